@@ -1,0 +1,1 @@
+"""Torch CNN to chip-neutral spiking network, and what it costs."""

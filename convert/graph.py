@@ -1,0 +1,156 @@
+"""The captured CNN as a value: a few kinds of nodes with plain numpy weights, in topological order."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spikeport.models.arrays import ArrayRecord, frozen
+
+from .geometry import Pair, Shape3
+
+Shape = tuple[int, ...]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Node(ArrayRecord):
+    """One operation; ``inputs`` are names of earlier nodes, ``out_shape`` leaves out the batch axis.
+
+    ``label`` is what the user wrote, ``Conv2d`` or ``torch.relu`` for example.
+    """
+
+    name: str
+    label: str
+    inputs: tuple[str, ...]
+    out_shape: Shape
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Input(Node):
+    """The input of the CNN."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Conv(Node):
+    """Convolution: ``weight`` ``[F, C, ky, kx]``, ``bias`` ``[F]`` or None."""
+
+    weight: NDArray[np.float32]
+    bias: NDArray[np.float32] | None
+    stride: Pair
+    padding: Pair
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "weight", frozen(self.weight, np.float32))
+        if self.bias is not None:
+            object.__setattr__(self, "bias", frozen(self.bias, np.float32))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Linear(Node):
+    """Matrix product over the last axis: ``weight`` ``[F, N]``, ``bias`` ``[F]`` or None."""
+
+    weight: NDArray[np.float32]
+    bias: NDArray[np.float32] | None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "weight", frozen(self.weight, np.float32))
+        if self.bias is not None:
+            object.__setattr__(self, "bias", frozen(self.bias, np.float32))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class BatchNorm(Node):
+    """Batch normalization in evaluation: ``y = scale * x + shift`` per channel, epsilon included."""
+
+    scale: NDArray[np.float64]
+    shift: NDArray[np.float64]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "scale", frozen(self.scale, np.float64))
+        object.__setattr__(self, "shift", frozen(self.shift, np.float64))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Relu(Node):
+    """Rectifier: becomes the integrate-and-fire neurons of the weight layer before it."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class AvgPool(Node):
+    """Average pooling; stride equals the kernel, no padding."""
+
+    kernel: Pair
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class SumPool(Node):
+    """Sum pooling; stride equals the kernel, no padding."""
+
+    kernel: Pair
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Flatten(Node):
+    """All axes but the batch become one."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Skip(Node):
+    """Something that does nothing in evaluation: Dropout, Identity."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Unknown(Node):
+    """An operation without spiking counterpart here; ``reason`` and ``fix`` go into its finding."""
+
+    reason: str
+    fix: str
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Graph(ArrayRecord):
+    """A CNN in topological order; the first node is the input, ``output`` names the node whose value it returns."""
+
+    nodes: tuple[Node, ...]
+    output: str
+
+    def __iter__(self) -> Iterator[Node]:
+        return iter(self.nodes)
+
+    def __len__(self) -> int:
+        return len(self.nodes)
+
+    def __getitem__(self, name: str) -> Node:
+        for node in self.nodes:
+            if node.name == name:
+                return node
+        raise KeyError(name)
+
+    @property
+    def input_shape(self) -> Shape3:
+        """``(channels, height, width)`` of the input."""
+        channels, height, width = self.nodes[0].out_shape
+        return channels, height, width
+
+    def consumers(self, name: str) -> tuple[Node, ...]:
+        """Return the nodes that read ``name``."""
+        return tuple(node for node in self.nodes if name in node.inputs)
+
+    def replaced(self, name: str, **changes: Any) -> Graph:
+        """Return the graph with fields of one node changed."""
+        nodes = (dataclasses.replace(node, **changes) if node.name == name else node for node in self.nodes)
+        return dataclasses.replace(self, nodes=tuple(nodes))
+
+    def without(self, name: str) -> Graph:
+        """Return the graph without a one-input node; its readers read what it read."""
+        (source,) = self[name].inputs
+        nodes = tuple(
+            dataclasses.replace(node, inputs=tuple(source if read == name else read for read in node.inputs))
+            for node in self.nodes
+            if node.name != name
+        )
+        return Graph(nodes, source if self.output == name else self.output)

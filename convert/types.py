@@ -1,0 +1,202 @@
+"""The records of conversion. ``SpikingNet`` is the waist: before it code knows torch, after it only numpy."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spikeport.models.arrays import ArrayRecord, frozen
+
+from .errors import InvalidNetError
+from .geometry import Pair, Shape3, out_shape, pooled
+from .graph import Graph
+
+INPUT = -1
+"""The ``source`` of an edge that leaves the input."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class SpikingLayer(ArrayRecord):
+    """A convolution followed by integrate-and-fire neurons.
+
+    Shapes: ``weight`` is ``[F, C, ky, kx]`` float32, ``bias`` is ``[F]`` float32 or None, ``in_shape`` and
+    ``out_shape`` are ``(channels, height, width)``, the latter before any pooling; ``stride`` and ``padding`` are
+    ``(y, x)``.
+    Units: weights, ``threshold`` and ``v_min`` share one unit; the bias is added once per time step or leak tick.
+    Law: a neuron emits ``floor(v / threshold)`` spikes where ``v >= threshold``, keeps the rest, and never falls
+    below ``v_min`` (None: no bound).
+    """
+
+    name: str
+    weight: NDArray[np.float32]
+    bias: NDArray[np.float32] | None
+    stride: Pair
+    padding: Pair
+    threshold: float
+    v_min: float | None
+    in_shape: Shape3
+    out_shape: Shape3
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "weight", frozen(self.weight, np.float32))
+        if self.bias is not None:
+            object.__setattr__(self, "bias", frozen(self.bias, np.float32))
+        problem = self._problem()
+        if problem:
+            raise InvalidNetError(f"layer '{self.name}': {problem}")
+
+    def _problem(self) -> str | None:
+        if self.weight.ndim != 4 or 0 in self.weight.shape:
+            return f"weight: expected shape [F, C, ky, kx], found {list(self.weight.shape)}."
+        if not np.isfinite(self.weight).all():
+            return "weight: expected finite numbers, found NaN or infinity. Try training again with a lower rate."
+        if self.bias is not None and (self.bias.shape != self.weight.shape[:1] or not np.isfinite(self.bias).all()):
+            return f"bias: expected {self.weight.shape[0]} finite numbers, found shape {list(self.bias.shape)}."
+        if min(self.stride) < 1 or min(self.padding) < 0:
+            return f"expected stride of 1 or more and padding of 0 or more, found {self.stride} and {self.padding}."
+        if not (math.isfinite(self.threshold) and self.threshold > 0):
+            return f"threshold: expected a positive number, found {self.threshold}."
+        if self.v_min is not None and not (math.isfinite(self.v_min) and self.v_min <= 0):
+            return f"v_min: expected 0, a negative number or None, found {self.v_min}."
+        if self.in_shape[0] != self.weight.shape[1]:
+            return f"in_shape: expected {self.weight.shape[1]} channels as in the weights, found {self.in_shape[0]}."
+        expected = out_shape(self.in_shape, self.weight.shape, self.stride, self.padding)
+        if self.out_shape != expected or min(expected) < 1:
+            return f"out_shape: expected {expected} from the input shape {self.in_shape}, found {self.out_shape}."
+        return None
+
+
+@dataclasses.dataclass(frozen=True)
+class Edge:
+    """Spikes of layer ``source`` (-1: the input) go to layer ``target`` (None: the output).
+
+    Shapes: ``pool`` is ``(y, x)``: spikes of one pooling window share one address; ``feature_shift`` is added to the
+    feature.
+    """
+
+    source: int
+    target: int | None
+    pool: Pair = (1, 1)
+    feature_shift: int = 0
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class SpikingNet(ArrayRecord):
+    """A chip-neutral spiking network: layers in topological order, joined by edges.
+
+    Shapes: ``input_shape`` is ``(channels, height, width)`` of the event raster, before the pooling of an input edge.
+    Law: each edge goes from an earlier layer (or the input) to a later one; the source's map after pooling has the
+    height and width of the target's ``in_shape``, its features after the shift lie within the target's channels.
+    Raises: InvalidNetError otherwise.
+    """
+
+    layers: tuple[SpikingLayer, ...]
+    edges: tuple[Edge, ...]
+    input_shape: Shape3
+
+    def __post_init__(self) -> None:
+        problems = list(self._problems())
+        if problems:
+            raise InvalidNetError(" ".join(problems))
+
+    def _problems(self) -> list[str]:
+        if not self.layers:
+            return ["a spiking net needs at least one layer, found none. Try a CNN with a Conv2d or Linear layer."]
+        names = [layer.name for layer in self.layers]
+        problems = []
+        if len(set(names)) < len(names):
+            problems.append(f"layer names: expected distinct ones, found {names}.")
+        for edge in self.edges:
+            problems += self._edge_problems(edge)
+        for index, layer in enumerate(self.layers):
+            if not self.incoming(index):
+                problems.append(f"layer '{layer.name}': no edge leads to it.")
+            if not self.outgoing(index):
+                problems.append(f"layer '{layer.name}': no edge leaves it. Try an edge to the output (target None).")
+        return problems
+
+    def _edge_problems(self, edge: Edge) -> list[str]:
+        last = len(self.layers) - 1
+        if not INPUT <= edge.source <= last or (edge.target is not None and not edge.source < edge.target <= last):
+            return [f"edge {edge.source} -> {edge.target}: expected an earlier layer before a later one of 0..{last}."]
+        if min(edge.pool) < 1 or edge.feature_shift < 0:
+            return [f"edge {edge.source} -> {edge.target}: expected a pool of 1 or more and a shift of 0 or more."]
+        arriving = pooled(self.source_shape(edge), edge.pool)
+        if edge.target is None:
+            return []
+        wanted = self.layers[edge.target].in_shape
+        if arriving[1:] != wanted[1:] or arriving[0] + edge.feature_shift > wanted[0]:
+            where = f"edge {edge.source} -> '{self.layers[edge.target].name}'"
+            return [f"{where}: expected an input of {wanted}, found {arriving} shifted by {edge.feature_shift}."]
+        return []
+
+    def source_shape(self, edge: Edge) -> Shape3:
+        """Return the shape of what leaves the edge's source, before the edge pools it."""
+        return self.input_shape if edge.source == INPUT else self.layers[edge.source].out_shape
+
+    def incoming(self, index: int) -> tuple[Edge, ...]:
+        """Return the edges that lead to layer ``index``, in the order of ``edges``."""
+        return tuple(edge for edge in self.edges if edge.target == index)
+
+    def outgoing(self, index: int) -> tuple[Edge, ...]:
+        """Return the edges that leave layer ``index``, in the order of ``edges``."""
+        return tuple(edge for edge in self.edges if edge.source == index)
+
+    @property
+    def outputs(self) -> tuple[int, ...]:
+        """Indices of the layers whose spikes are the output of the net."""
+        return tuple(edge.source for edge in self.edges if edge.target is None)
+
+
+Status = Literal["converted", "folded", "passed through", "refused"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Finding:
+    """What became of one node of the CNN: exactly one per graph node."""
+
+    node: str
+    op: str
+    status: Status
+    detail: str
+
+    def __str__(self) -> str:
+        return f"{self.node} ({self.op}): {self.status}: {self.detail}"
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Conversion(ArrayRecord):
+    """The result of ``convert``: the captured graph, the spiking net, and one finding per graph node.
+
+    ``gate`` says how far the rewritten CNN is from the one that was given, on the calibration data (or a random batch).
+    """
+
+    graph: Graph
+    net: SpikingNet
+    findings: tuple[Finding, ...]
+    gate: EquivalenceGate
+
+
+@dataclasses.dataclass(frozen=True)
+class EquivalenceGate:
+    """How far the folded and rescaled CNN is from the one that was given.
+
+    Units: ``max_error`` is the largest difference of the outputs after undoing the output scale, as a share of the
+    largest output; ``argmax_agreement`` is the share of samples with the same largest output.
+    """
+
+    n_samples: int
+    max_error: float
+    argmax_agreement: float
+
+
+def chain(layers: tuple[SpikingLayer, ...], pools: tuple[Pair, ...], input_shape: Shape3) -> SpikingNet:
+    """Return the net in which each layer feeds the next; ``pools[i]`` follows layer ``i``."""
+    sources = itertools.chain([Edge(INPUT, 0)], (Edge(i, i + 1, pools[i]) for i in range(len(layers) - 1)))
+    last = len(layers) - 1
+    return SpikingNet(layers, (*sources, Edge(last, None, pools[last] if len(pools) > last else (1, 1))), input_shape)

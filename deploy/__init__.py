@@ -1,0 +1,1 @@
+"""Spiking network to chip: plan, compile, run, report."""

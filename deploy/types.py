@@ -1,0 +1,225 @@
+"""The records of deployment: integer net, placement, plan, program, recording."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spikeport.convert.geometry import Pair, Shape3, out_shape
+from spikeport.convert.types import Edge
+from spikeport.models.arrays import ArrayRecord, frozen
+
+from .errors import InvalidProgramError
+
+Reset = Literal["subtract", "zero"]
+INT16 = (-32768, 32767)
+
+SPIKE = np.dtype([("event", np.int64), ("t_us", np.int64), ("feature", np.int16), ("y", np.int16), ("x", np.int16)])
+"""One spike of a recording: index and time of the input event that caused it, and its address before pooling."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class IntegerLayer(ArrayRecord):
+    """A layer in the chip's numbers.
+
+    Shapes: ``weight`` int8 ``[F, C, ky, kx]``, ``bias`` int16 ``[F]`` or None, ``initial_state`` int16 ``[F, H, W]``.
+    Units: an integer is ``scale`` times the float value that it stands for. Thresholds are plain integers here, so that
+    a value outside the chip's range can be reported; the program refuses it.
+    """
+
+    name: str
+    weight: NDArray[np.int8]
+    bias: NDArray[np.int16] | None
+    threshold_high: int
+    threshold_low: int
+    reset: Reset
+    initial_state: NDArray[np.int16]
+    in_shape: Shape3
+    out_shape: Shape3
+    stride: Pair
+    padding: Pair
+    scale: float
+
+    def __post_init__(self) -> None:
+        _freeze_tensors(self)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class IntegerNet(ArrayRecord):
+    """A spiking net in the chip's numbers; ``edges`` as in ``SpikingNet``."""
+
+    layers: tuple[IntegerLayer, ...]
+    edges: tuple[Edge, ...]
+    input_shape: Shape3
+
+
+@dataclasses.dataclass(frozen=True)
+class Destination:
+    """Where spikes of a core go: to ``core`` (None: off the chip) as ``(f + feature_shift, y // pool, x // pool)``."""
+
+    core: int | None
+    pool: int = 1
+    feature_shift: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class DvsConfig:
+    """What happens to an input event before it reaches the entry cores.
+
+    Shapes: ``input_shape`` is ``(channels, height, width)`` before pooling; ``pool`` is ``(y, x)``.
+    ``merge`` makes every polarity feature 0. Coordinates are divided by ``pool``.
+    """
+
+    input_shape: Shape3
+    merge: bool = False
+    pool: Pair = (1, 1)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class CoreProgram(ArrayRecord):
+    """What one core is loaded with.
+
+    Shapes: as ``IntegerLayer``. Units: ``scale`` is integers per float unit, kept to read states back.
+    Raises: InvalidProgramError where a shape or value lies outside what a core can hold.
+    """
+
+    core: int
+    name: str
+    weight: NDArray[np.int8]
+    bias: NDArray[np.int16] | None
+    threshold_high: int
+    threshold_low: int
+    reset: Reset
+    initial_state: NDArray[np.int16]
+    in_shape: Shape3
+    out_shape: Shape3
+    stride: Pair
+    padding: Pair
+    destinations: tuple[Destination, ...]
+    monitor: bool
+    scale: float
+
+    def __post_init__(self) -> None:
+        _freeze_tensors(self)
+        problem = self._problem()
+        if problem:
+            raise InvalidProgramError(f"core {self.core} ('{self.name}'): {problem}")
+
+    def _problem(self) -> str | None:
+        if self.weight.ndim != 4 or min(self.weight.shape) < 1:
+            return f"weight: expected shape [F, C, ky, kx], found {list(self.weight.shape)}."
+        if self.in_shape[0] != self.weight.shape[1]:
+            return f"in_shape: expected {self.weight.shape[1]} channels as in the weights, found {self.in_shape[0]}."
+        if min(self.stride) < 1 or min(self.padding) < 0:
+            return f"expected stride of 1 or more and padding of 0 or more, found {self.stride} and {self.padding}."
+        expected = out_shape(self.in_shape, self.weight.shape, self.stride, self.padding)
+        if self.out_shape != expected or min(expected) < 1:
+            return f"out_shape: expected {expected} from the input shape {self.in_shape}, found {self.out_shape}."
+        if self.initial_state.shape != self.out_shape:
+            return f"initial_state: expected shape {self.out_shape}, found {self.initial_state.shape}."
+        if self.bias is not None and self.bias.shape != self.weight.shape[:1]:
+            return f"bias: expected {self.weight.shape[0]} values, found shape {list(self.bias.shape)}."
+        if not 1 <= self.threshold_high <= INT16[1]:
+            return f"threshold_high: expected 1..{INT16[1]}, found {self.threshold_high}."
+        if not INT16[0] <= self.threshold_low <= -1:
+            return f"threshold_low: expected {INT16[0]}..-1, found {self.threshold_low}."
+        if self.reset not in ("subtract", "zero"):
+            return f"reset: expected 'subtract' or 'zero', found {self.reset!r}."
+        if any(target.pool < 1 or target.feature_shift < 0 for target in self.destinations):
+            return f"destinations: expected pools of 1 or more and shifts of 0 or more, found {self.destinations}."
+        return None
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Program(ArrayRecord):
+    """Everything a chip is loaded with: cores in network order, the entry, the input stage.
+
+    ``entry`` holds the ids of the cores that the input feeds; ``provenance`` says what the program was made from.
+    Law: every destination names a later core of the program, or None.
+    Raises: InvalidProgramError otherwise.
+    """
+
+    chip: str
+    cores: tuple[CoreProgram, ...]
+    entry: tuple[int, ...]
+    dvs: DvsConfig
+    provenance: Mapping[str, Any] = dataclasses.field(default_factory=dict, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "provenance", MappingProxyType(dict(self.provenance)))
+        problems = list(self._problems())
+        if problems:
+            raise InvalidProgramError(" ".join(problems))
+
+    def _problems(self) -> list[str]:
+        ids = [core.core for core in self.cores]
+        problems = []
+        if not ids:
+            return ["a program needs at least one core, found none."]
+        if len(set(ids)) < len(ids):
+            problems.append(f"core ids: expected distinct ones, found {ids}.")
+        if not self.entry or not set(self.entry) <= set(ids):
+            problems.append(f"entry: expected ids of the program's cores {ids}, found {list(self.entry)}.")
+        for position, core in enumerate(self.cores):
+            problems += [
+                f"core {core.core}: destination {target.core} is no later core of the program."
+                for target in core.destinations
+                if target.core is not None and target.core not in ids[position + 1 :]
+            ]
+        if min(self.dvs.pool) < 1 or min(self.dvs.input_shape) < 1:
+            problems.append(f"dvs: expected a pool and an input shape of 1 or more, found {self.dvs}.")
+        return problems
+
+    def core(self, core: int) -> CoreProgram:
+        """Return the program of core ``core``."""
+        return next(program for program in self.cores if program.core == core)
+
+    @property
+    def outputs(self) -> tuple[int, ...]:
+        """Ids of the cores whose spikes leave the chip: those with a destination None."""
+        return tuple(c.core for c in self.cores if any(target.core is None for target in c.destinations))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Recording(ArrayRecord):
+    """What a program did with a recording of events; all mappings are keyed by core id.
+
+    Shapes: ``spikes`` holds the recorded cores (structured arrays of ``SPIKE``), ``states`` int16 and ``counts`` int64
+    (spikes of each neuron) are ``[F, H, W]``.
+    Units: ``synops`` are targets visited, ``n_events`` events accepted, ``n_dropped`` events outside the core's input.
+    """
+
+    spikes: Mapping[int, NDArray[Any]]
+    states: Mapping[int, NDArray[np.int16]]
+    synops: Mapping[int, int]
+    n_spikes: Mapping[int, int]
+    n_events: Mapping[int, int]
+    n_dropped: Mapping[int, int]
+    counts: Mapping[int, NDArray[np.int64]]
+    wall_s: float = dataclasses.field(compare=False)
+
+
+@dataclasses.dataclass(frozen=True)
+class Violation:
+    """One thing that the chip cannot do, or does differently.
+
+    ``message`` is a whole sentence: what, where, expected, found, and one thing to try.
+    """
+
+    layer: str | None
+    rule: str
+    found: str
+    limit: str
+    message: str
+
+
+def _freeze_tensors(layer: IntegerLayer | CoreProgram) -> None:
+    object.__setattr__(layer, "weight", frozen(layer.weight, np.int8))
+    object.__setattr__(layer, "initial_state", frozen(layer.initial_state, np.int16))
+    if layer.bias is not None:
+        object.__setattr__(layer, "bias", frozen(layer.bias, np.int16))

@@ -1,0 +1,41 @@
+"""Errors of ``spikeport.models``.
+
+    ModelsError
+    ├── EventsError       (ValueError)  arrays that are no event recording
+    ├── EventFileError    (ValueError)  a file that is no event file, or a damaged one
+    ├── WeightsFileError  (ValueError)  a file that holds no weights, the wrong ones, or code
+    ├── DataError         (OSError)     a data set that is not there
+    └── ModelNameError    (ValueError)  a name that the zoo does not know
+
+Each class carries ``exit_code``, which is what the command line returns for it.
+"""
+
+
+class ModelsError(Exception):
+    """Base class of everything that ``spikeport.models`` raises on purpose."""
+
+    exit_code = 2
+
+
+class EventsError(ModelsError, ValueError):
+    """Arrays that do not form an event recording: wrong lengths, order, range or type."""
+
+
+class EventFileError(ModelsError, ValueError):
+    """A file that cannot be read as an event recording."""
+
+    exit_code = 6
+
+
+class WeightsFileError(ModelsError, ValueError):
+    """A file that does not hold the weights of the network it is loaded into."""
+
+    exit_code = 6
+
+
+class DataError(ModelsError, OSError):
+    """A data set, or the package that carries it, that is not there."""
+
+
+class ModelNameError(ModelsError, ValueError):
+    """A network name that the zoo does not know."""

@@ -1,0 +1,179 @@
+"""The event recording: a frozen record of address events, and its way to rasters and back."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike, NDArray
+
+from .arrays import ArrayRecord, frozen
+from .errors import EventsError
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Events(ArrayRecord):
+    """Address events of one recording, in order of time.
+
+    Shapes: ``x, y, p, t_us`` are 1-D and of equal length; ``sensor_size`` is ``(height, width)``.
+    Units: ``t_us`` in microseconds, not decreasing; ``p`` is 0 (off) or 1 (on).
+    Raises: EventsError where lengths differ, a coordinate lies outside the sensor, a polarity is not 0 or 1,
+    or a time is negative or earlier than the one before.
+    """
+
+    x: NDArray[np.int16]
+    y: NDArray[np.int16]
+    p: NDArray[np.int8]
+    t_us: NDArray[np.int64]
+    sensor_size: tuple[int, int]
+
+    def __post_init__(self) -> None:
+        height, width = _checked_size(self.sensor_size)
+        object.__setattr__(self, "sensor_size", (height, width))
+        raw = {name: np.asarray(getattr(self, name)) for name in ("x", "y", "p", "t_us")}
+        _check_columns(raw)
+        _check_range("x", raw["x"], width, "column of the sensor")
+        _check_range("y", raw["y"], height, "row of the sensor")
+        _check_range("p", raw["p"], 2, "polarity (0 off, 1 on)")
+        _check_times(raw["t_us"])
+        for name, dtype in (("x", np.int16), ("y", np.int16), ("p", np.int8), ("t_us", np.int64)):
+            given = getattr(self, name)
+            object.__setattr__(self, name, frozen(given if isinstance(given, np.ndarray) else raw[name], dtype))
+
+    def __len__(self) -> int:
+        return int(self.t_us.size)
+
+    def __repr__(self) -> str:
+        height, width = self.sensor_size
+        return f"Events({len(self)} events, {self.duration_us / 1e3:.1f} ms, sensor {height}x{width})"
+
+    @property
+    def duration_us(self) -> int:
+        """Time from the first to the last event, in microseconds; 0 for fewer than two events."""
+        return int(self.t_us[-1] - self.t_us[0]) if len(self) else 0
+
+    def window(self, start_us: int, stop_us: int) -> Events:
+        """Return the events with ``start_us <= t_us < stop_us``; times stay as they are."""
+        first, last = np.searchsorted(self.t_us, [start_us, stop_us])
+        part = slice(int(first), int(last))
+        return dataclasses.replace(self, x=self.x[part], y=self.y[part], p=self.p[part], t_us=self.t_us[part])
+
+    def from_zero(self) -> Events:
+        """Return the same events with the first one at time 0."""
+        return dataclasses.replace(self, t_us=self.t_us - self.t_us[0]) if len(self) else self
+
+    def to_raster(
+        self,
+        dt_us: int,
+        *,
+        n_bins: int | None = None,
+        merge_polarity: bool = False,
+        dtype: DTypeLike = np.float32,
+    ) -> NDArray[Any]:
+        """Return event counts per time bin, polarity and pixel.
+
+        Shapes: ``[T, 2, H, W]``, or ``[T, 1, H, W]`` with ``merge_polarity``.
+        Units: bin ``k`` holds the events with ``k * dt_us <= t_us < (k + 1) * dt_us``: time starts at 0, not at the
+        first event. Without ``n_bins`` there are as many bins as reach the last event; events behind the last bin
+        are left out.
+        Law: without ``n_bins`` the raster sums to the number of events.
+        """
+        if dt_us < 1:
+            raise EventsError(f"dt_us: expected at least 1 microsecond, found {dt_us}. Try 10000 for bins of 10 ms.")
+        height, width = self.sensor_size
+        bins = self.t_us // dt_us
+        if n_bins is None:
+            n_bins = int(bins[-1]) + 1 if len(self) else 0
+        keep = bins < n_bins
+        channels = 1 if merge_polarity else 2
+        channel = np.zeros(len(self), np.int64) if merge_polarity else self.p.astype(np.int64)
+        index = ((bins * channels + channel) * height + self.y) * width + self.x
+        counts = np.bincount(index[keep], minlength=n_bins * channels * height * width)
+        return counts.astype(dtype).reshape(n_bins, channels, height, width)
+
+    @classmethod
+    def from_raster(cls, raster: ArrayLike, dt_us: int) -> Events:
+        """Return the events of a raster of counts, each at the start of its bin.
+
+        The order within a bin is row, column, polarity.
+
+        Shapes: ``raster`` is ``[T, C, H, W]`` with C of 1 (polarity 0) or 2, whole and not negative.
+        Law: ``Events.from_raster(r, dt).to_raster(dt, n_bins=len(r))`` equals ``r`` (2 channels).
+        """
+        counts = np.asarray(raster)
+        if counts.ndim != 4 or counts.shape[1] not in (1, 2):
+            raise EventsError(
+                f"raster: expected shape [T, 1 or 2, H, W], found {list(counts.shape)}. "
+                "Try raster[:, None] for a raster without a polarity axis."
+            )
+        whole = counts.astype(np.int64)
+        if np.any(whole < 0) or np.any(whole != counts):
+            raise EventsError("raster: expected whole event counts of 0 or more, found others. Try numpy.rint first.")
+        ordered = whole.transpose(0, 2, 3, 1)
+        t, y, x, p = np.nonzero(ordered)
+        repeat = ordered[t, y, x, p]
+        t, y, x, p = (np.repeat(axis, repeat) for axis in (t, y, x, p))
+        return cls(x, y, p, t * dt_us, (counts.shape[2], counts.shape[3]))
+
+
+def concatenate(recordings: Sequence[Events], gap_us: int = 0) -> Events:
+    """Return the recordings one after the other, each shifted to start ``gap_us`` after the end of the one before.
+
+    Raises: EventsError where there is none, or sensor sizes differ.
+    """
+    if not recordings:
+        raise EventsError("concatenate: expected at least one recording, found none.")
+    sizes = {recording.sensor_size for recording in recordings}
+    if len(sizes) > 1:
+        raise EventsError(f"concatenate: expected one sensor size, found {sorted(sizes)}. Try one call per sensor.")
+    times, start = [], 0
+    for recording in recordings:
+        shifted = recording.from_zero().t_us + start
+        times.append(shifted)
+        start = int(shifted[-1]) + gap_us if len(shifted) else start
+    columns = (np.concatenate([getattr(recording, name) for recording in recordings]) for name in ("x", "y", "p"))
+    return Events(*columns, np.concatenate(times), sizes.pop())
+
+
+def _checked_size(size: object) -> tuple[int, int]:
+    try:
+        height, width = (int(edge) for edge in size)  # type: ignore[attr-defined]
+    except (TypeError, ValueError):
+        raise EventsError(f"sensor_size: expected (height, width), found {size!r}.") from None
+    if not (1 <= height <= 32767 and 1 <= width <= 32767):
+        raise EventsError(f"sensor_size: expected edges of 1 to 32767, found {height}x{width}.")
+    return height, width
+
+
+def _check_columns(columns: dict[str, NDArray[Any]]) -> None:
+    if any(column.ndim != 1 for column in columns.values()) or len({column.size for column in columns.values()}) > 1:
+        shapes = ", ".join(f"{name} {list(column.shape)}" for name, column in columns.items())
+        raise EventsError(f"events: expected four 1-D arrays of equal length, found {shapes}.")
+    for name, column in columns.items():
+        if column.size and not np.issubdtype(column.dtype, np.integer) and column.dtype != np.bool_:
+            raise EventsError(f"events: {name}: expected integers, found {column.dtype}. Try {name}.astype(int).")
+
+
+def _check_range(name: str, values: NDArray[Any], limit: int, meaning: str) -> None:
+    outside = (values < 0) | (values >= limit)
+    if outside.any():
+        first = int(np.argmax(outside))
+        raise EventsError(
+            f"events: {name}[{first}] is {int(values[first])}, expected a {meaning} in 0..{limit - 1} "
+            f"({int(outside.sum())} of {values.size} events are outside). "
+            "Try the sensor's true size, or crop the recording first."
+        )
+
+
+def _check_times(times: NDArray[Any]) -> None:
+    if times.size and int(times[0]) < 0:
+        raise EventsError(f"events: t_us[0] is {int(times[0])}, expected 0 or more. Try t_us - t_us.min().")
+    backwards = np.diff(times.astype(np.int64)) < 0
+    if backwards.any():
+        at = int(np.argmax(backwards)) + 1
+        raise EventsError(
+            f"events: t_us[{at}] is {int(times[at])}, earlier than {int(times[at - 1])} before it; expected times that "
+            "never decrease. Try sorting by time: order = numpy.argsort(t_us, kind='stable')."
+        )
