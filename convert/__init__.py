@@ -1,1 +1,40 @@
-"""Torch CNN to chip-neutral spiking network, and what it costs."""
+"""Torch CNN to chip-neutral spiking network, and what it costs.
+
+The front door: ``__all__`` is what is public. torch and sinabs are imported by the functions that need them, not here.
+"""
+
+from .errors import ConvertError
+from .evaluate import EquivalenceGate
+from .graph import Graph
+from .normalize import Scaling
+from .pipeline import convert
+from .power import PowerEstimate, estimate_power
+from .simulate import simulate, to_sinabs
+from .store import load_net, save_net
+from .synops import SynopReport, count_synops
+from .tutorial import TutorialTable, tutorial_table
+from .types import Conversion, Edge, Finding, SpikingLayer, SpikingNet, Trace
+
+__all__ = [
+    "Conversion",
+    "ConvertError",
+    "Edge",
+    "EquivalenceGate",
+    "Finding",
+    "Graph",
+    "PowerEstimate",
+    "Scaling",
+    "SpikingLayer",
+    "SpikingNet",
+    "SynopReport",
+    "Trace",
+    "TutorialTable",
+    "convert",
+    "count_synops",
+    "estimate_power",
+    "load_net",
+    "save_net",
+    "simulate",
+    "to_sinabs",
+    "tutorial_table",
+]

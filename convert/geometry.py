@@ -34,7 +34,8 @@ def reach(size: int, out_size: int, kernel: int, stride: int, padding: int) -> N
     """
     position = np.arange(size)[:, None] + padding - np.arange(kernel)[None, :]
     target = position // stride
-    return ((position % stride == 0) & (target >= 0) & (target < out_size)).sum(axis=1)
+    hits = (position % stride == 0) & (target >= 0) & (target < out_size)
+    return np.asarray(hits.sum(axis=1), np.int64)
 
 
 def fan_out(in_shape: Shape3, weight_shape: tuple[int, ...], stride: Pair, padding: Pair) -> NDArray[np.int64]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import math
 from typing import Literal
 
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 from spikeport.models.arrays import ArrayRecord, frozen
 
 from .errors import InvalidNetError
+from .evaluate import EquivalenceGate
 from .geometry import Pair, Shape3, out_shape, pooled
 from .graph import Graph
 
@@ -182,21 +182,63 @@ class Conversion(ArrayRecord):
     gate: EquivalenceGate
 
 
-@dataclasses.dataclass(frozen=True)
-class EquivalenceGate:
-    """How far the folded and rescaled CNN is from the one that was given.
+@dataclasses.dataclass(frozen=True, eq=False)
+class Trace(ArrayRecord):
+    """What a spiking net did with a batch of rasters, in steps of ``dt_us``.
 
-    Units: ``max_error`` is the largest difference of the outputs after undoing the output scale, as a share of the
-    largest output; ``argmax_agreement`` is the share of samples with the same largest output.
+    Shapes: ``input_counts`` ``[B, C, H, W]`` and ``counts[layer]`` ``[B, F, H, W]`` are sums over time,
+    ``output`` is ``[T, B, features]`` (output layers side by side, summed over their maps), ``states[layer]``
+    ``[B, F, H, W]`` is the membrane potential after the last step, ``spikes[layer]`` ``[T, B, F, H, W]`` if recorded.
     """
 
-    n_samples: int
-    max_error: float
-    argmax_agreement: float
+    input_counts: NDArray[np.float64]
+    counts: tuple[NDArray[np.int64], ...]
+    output: NDArray[np.int64]
+    states: tuple[NDArray[np.float32], ...]
+    spikes: tuple[NDArray[np.int16], ...] | None
+    dt_us: int
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "input_counts", frozen(self.input_counts, np.float64))
+        object.__setattr__(self, "output", frozen(self.output, np.int64))
+        object.__setattr__(self, "counts", tuple(frozen(count, np.int64) for count in self.counts))
+        object.__setattr__(self, "states", tuple(frozen(state, np.float32) for state in self.states))
+        if self.spikes is not None:
+            object.__setattr__(self, "spikes", tuple(frozen(spikes, np.int16) for spikes in self.spikes))
+
+    @property
+    def n_steps(self) -> int:
+        """Number of time steps."""
+        return int(self.output.shape[0])
+
+    @property
+    def n_samples(self) -> int:
+        """Number of recordings in the batch."""
+        return int(self.input_counts.shape[0])
+
+    @property
+    def window_s(self) -> float:
+        """Simulated time of one recording, in seconds."""
+        return self.n_steps * self.dt_us * 1e-6
+
+    def predictions(self) -> NDArray[np.int64]:
+        """Return the class of each recording: most output spikes, then the higher last state, then the lower index.
+
+        Shapes: ``[B]``. A net with one output layer only.
+        """
+        spikes = self.output.sum(axis=0)
+        last = self.states[-1].reshape(self.n_samples, -1)
+        if last.shape != spikes.shape:
+            return np.asarray(spikes.argmax(axis=1), np.int64)
+        best = spikes == spikes.max(axis=1, keepdims=True)
+        return np.asarray(np.where(best, last, -np.inf).argmax(axis=1), np.int64)
 
 
 def chain(layers: tuple[SpikingLayer, ...], pools: tuple[Pair, ...], input_shape: Shape3) -> SpikingNet:
-    """Return the net in which each layer feeds the next; ``pools[i]`` follows layer ``i``."""
-    sources = itertools.chain([Edge(INPUT, 0)], (Edge(i, i + 1, pools[i]) for i in range(len(layers) - 1)))
-    last = len(layers) - 1
-    return SpikingNet(layers, (*sources, Edge(last, None, pools[last] if len(pools) > last else (1, 1))), input_shape)
+    """Return the net in which each layer feeds the next.
+
+    Shapes: ``pools[0]`` stands in front of layer 0, ``pools[i + 1]`` behind layer ``i``.
+    """
+    ends = (*range(len(layers)), None)
+    edges = tuple(Edge(index - 1, target, pool) for index, (target, pool) in enumerate(zip(ends, pools, strict=True)))
+    return SpikingNet(layers, edges, input_shape)

@@ -3,6 +3,7 @@
     ModelsError
     ├── EventsError       (ValueError)  arrays that are no event recording
     ├── EventFileError    (ValueError)  a file that is no event file, or a damaged one
+    ├── TensorFileError   (ValueError)  a file that is no artifact of ours of the wanted kind, or a damaged one
     ├── WeightsFileError  (ValueError)  a file that holds no weights, the wrong ones, or code
     ├── DataError         (OSError)     a data set that is not there
     └── ModelNameError    (ValueError)  a name that the zoo does not know
@@ -23,6 +24,12 @@ class EventsError(ModelsError, ValueError):
 
 class EventFileError(ModelsError, ValueError):
     """A file that cannot be read as an event recording."""
+
+    exit_code = 6
+
+
+class TensorFileError(ModelsError, ValueError):
+    """A file that is no artifact of the wanted kind and version, or that is damaged."""
 
     exit_code = 6
 

@@ -17,16 +17,17 @@ from .errors import EventsError
 class Events(ArrayRecord):
     """Address events of one recording, in order of time.
 
-    Shapes: ``x, y, p, t_us`` are 1-D and of equal length; ``sensor_size`` is ``(height, width)``.
+    Shapes: ``x, y, p, t_us`` are 1-D and of equal length, kept as int16, int16, int8 and int64; ``sensor_size`` is
+    ``(height, width)``.
     Units: ``t_us`` in microseconds, not decreasing; ``p`` is 0 (off) or 1 (on).
     Raises: EventsError where lengths differ, a coordinate lies outside the sensor, a polarity is not 0 or 1,
     or a time is negative or earlier than the one before.
     """
 
-    x: NDArray[np.int16]
-    y: NDArray[np.int16]
-    p: NDArray[np.int8]
-    t_us: NDArray[np.int64]
+    x: NDArray[np.integer[Any]]
+    y: NDArray[np.integer[Any]]
+    p: NDArray[np.integer[Any]]
+    t_us: NDArray[np.integer[Any]]
     sensor_size: tuple[int, int]
 
     def __post_init__(self) -> None:
@@ -133,8 +134,8 @@ def concatenate(recordings: Sequence[Events], gap_us: int = 0) -> Events:
         shifted = recording.from_zero().t_us + start
         times.append(shifted)
         start = int(shifted[-1]) + gap_us if len(shifted) else start
-    columns = (np.concatenate([getattr(recording, name) for recording in recordings]) for name in ("x", "y", "p"))
-    return Events(*columns, np.concatenate(times), sizes.pop())
+    x, y, p = (np.concatenate([getattr(recording, name) for recording in recordings]) for name in ("x", "y", "p"))
+    return Events(x, y, p, np.concatenate(times), sizes.pop())
 
 
 def _checked_size(size: object) -> tuple[int, int]:

@@ -1,0 +1,223 @@
+"""SpikingNet on sinabs layers, in fixed time steps; the only file that imports sinabs."""
+
+from __future__ import annotations
+
+import collections
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from spikeport.models.events import Events
+
+from .errors import InputError, InvalidNetError
+from .geometry import pooled
+from .types import INPUT, SpikingLayer, SpikingNet, Trace
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+STEP_US = 10_000
+"""Time step of a simulation where none is given: 10 ms, as in sinabs' examples."""
+
+_CELLS = 50_000_000
+"""Neuron-steps held at once; larger batches are simulated in parts."""
+
+
+def to_sinabs(net: SpikingNet, *, batch_size: int = 1) -> nn.Sequential:
+    """Return the net as plain sinabs layers, so that users stay in their ecosystem.
+
+    Shapes: takes and returns ``[batch_size * T, C, H, W]``, as sinabs' squeezing layers do.
+    Law: gives the output spikes of ``simulate``.
+    Raises: InvalidNetError for a net with branches, which is no ``nn.Sequential``.
+    """
+    import sinabs.layers as sl
+    from torch import nn
+
+    if not _is_chain(net):
+        raise InvalidNetError("to_sinabs: expected a plain chain of layers, found branches. Try simulate() instead.")
+    modules: dict[str, nn.Module] = {}
+    for index, layer in enumerate(net.layers):
+        (before,) = net.incoming(index)
+        (after,) = net.outgoing(index)
+        safe = layer.name.replace(".", "_")
+        if before.source == INPUT and before.pool != (1, 1):
+            modules["input_pool"] = sl.SumPool2d(before.pool)
+        modules[safe] = _convolution(layer)
+        modules[f"{safe}_spike"] = sl.IAFSqueeze(batch_size=batch_size, **_iaf_settings(layer))
+        if after.pool != (1, 1):
+            modules[f"{safe}_pool"] = sl.SumPool2d(after.pool)
+    return nn.Sequential(collections.OrderedDict(modules))
+
+
+def simulate(
+    net: SpikingNet, raster: ArrayLike, *, dt_us: int = STEP_US, record: Literal["all"] | None = None
+) -> Trace:
+    """Return what ``net`` does with a raster, in fixed time steps.
+
+    In each step a layer adds the weighted spikes and its bias to the potential, emits as many spikes as whole
+    thresholds fit, and keeps the rest, not below ``v_min``. The chip works event by event; see the emulator for that.
+    Shapes: ``raster`` is ``[T, C, H, W]`` or ``[T, B, C, H, W]``; ``record="all"`` keeps all layers' spikes over time.
+    Units: ``dt_us`` is the length of a step; it only labels the trace.
+    Raises: InputError where the raster does not match the net's input.
+    """
+    import torch
+
+    batch = _checked_raster(net, raster)
+    n_steps, n_samples = batch.shape[:2]
+    cells = n_steps * max(int(np.prod(layer.out_shape)) for layer in net.layers)
+    part = max(1, _CELLS // cells)
+    with torch.no_grad():
+        traces = [
+            _simulate_part(net, batch[:, first : first + part], dt_us, record == "all")
+            for first in range(0, n_samples, part)
+        ]
+    return traces[0] if len(traces) == 1 else _joined(traces)
+
+
+def simulate_events(net: SpikingNet, events: Events, *, dt_us: int = STEP_US) -> Trace:
+    """Return what ``net`` does with one recording, binned in steps of ``dt_us``; a 1-channel net merges polarities.
+
+    Raises: InputError where the sensor is not the net's input, or the recording is empty.
+    """
+    if events.sensor_size != net.input_shape[1:]:
+        raise InputError(
+            f"recording: expected a sensor of {_size(net.input_shape[1:])} as the net's input, "
+            f"found {_size(events.sensor_size)}. Try a net for this sensor, or crop the recording."
+        )
+    if not len(events):
+        raise InputError("recording: expected at least one event, found none. Try another recording.")
+    return simulate(net, events.to_raster(dt_us, merge_polarity=net.input_shape[0] == 1), dt_us=dt_us)
+
+
+def _checked_raster(net: SpikingNet, raster: ArrayLike) -> NDArray[Any]:
+    array = np.asarray(raster)
+    batch = array[:, None] if array.ndim == 4 else array
+    if batch.ndim != 5 or batch.shape[2:] != net.input_shape or 0 in batch.shape:
+        raise InputError(
+            f"raster: expected shape [T, {', '.join(map(str, net.input_shape))}], or the same with a batch axis "
+            f"behind T, found {list(array.shape)}. Try Events.to_raster(dt_us)."
+        )
+    if not np.isfinite(batch).all():
+        raise InputError("raster: expected finite numbers, found NaN or infinity.")
+    return batch
+
+
+def _simulate_part(net: SpikingNet, batch: NDArray[Any], dt_us: int, keep_spikes: bool) -> Trace:
+    import sinabs.layers as sl
+    import torch
+
+    given = torch.from_numpy(np.ascontiguousarray(batch, dtype=np.float32)).transpose(0, 1)
+    last_reader = {edge.source: edge.target if edge.target is not None else len(net.layers) for edge in net.edges}
+    live: dict[int, torch.Tensor] = {INPUT: given}
+    counts, states, kept, outputs = [], [], [], {}
+    for index, layer in enumerate(net.layers):
+        current = _convolved(layer, _arriving(net, index, live))
+        neurons = sl.IAF(**_iaf_settings(layer))
+        spikes = neurons(current)
+        live[index] = spikes
+        counts.append(spikes.sum(1).round().long().numpy())
+        states.append(neurons.v_mem.numpy().copy())
+        if keep_spikes:
+            kept.append(spikes.transpose(0, 1).round().to(torch.int16).numpy())
+        if index in net.outputs:
+            outputs[index] = spikes.sum((3, 4)).round().long().numpy()
+        live = {source: value for source, value in live.items() if last_reader.get(source, -1) > index}
+    output = np.concatenate([outputs[index] for index in net.outputs], axis=2).transpose(1, 0, 2)
+    return Trace(
+        input_counts=batch.sum(axis=0, dtype=np.float64),
+        counts=tuple(counts),
+        output=output,
+        states=tuple(states),
+        spikes=tuple(kept) if keep_spikes else None,
+        dt_us=dt_us,
+    )
+
+
+def _arriving(net: SpikingNet, index: int, live: dict[int, torch.Tensor]) -> torch.Tensor:
+    """Return the input of a layer ``[B, T, C, H, W]``: the sum of its edges, pooled and moved to their features."""
+    import torch
+
+    layer = net.layers[index]
+    total: torch.Tensor | None = None
+    for edge in net.incoming(index):
+        spikes = _sum_pooled(live[edge.source], edge.pool)
+        if edge.feature_shift or spikes.shape[2] != layer.in_shape[0]:
+            wide = torch.zeros(*spikes.shape[:2], *layer.in_shape)
+            wide[:, :, edge.feature_shift : edge.feature_shift + spikes.shape[2]] = spikes
+            spikes = wide
+        total = spikes if total is None else total + spikes
+    if total is None:
+        raise InvalidNetError(f"layer '{layer.name}': no edge leads to it.")
+    return total
+
+
+def _sum_pooled(spikes: torch.Tensor, pool: tuple[int, int]) -> torch.Tensor:
+    if pool == (1, 1):
+        return spikes
+    batch, steps, channels, height, width = spikes.shape
+    _, rows, columns = pooled((channels, height, width), pool)
+    inside = spikes[..., : rows * pool[0], : columns * pool[1]]
+    return inside.reshape(batch, steps, channels, rows, pool[0], columns, pool[1]).sum((4, 6))
+
+
+def _convolved(layer: SpikingLayer, spikes: torch.Tensor) -> torch.Tensor:
+    import torch
+    import torch.nn.functional as F
+
+    batch, steps = spikes.shape[:2]
+    bias = None if layer.bias is None else torch.from_numpy(layer.bias.copy())
+    weight = torch.from_numpy(layer.weight.copy())
+    current = F.conv2d(spikes.flatten(0, 1), weight, bias, layer.stride, layer.padding)
+    return current.reshape(batch, steps, *current.shape[1:])
+
+
+def _convolution(layer: SpikingLayer) -> nn.Conv2d:
+    import torch
+    from torch import nn
+
+    features, channels, ky, kx = layer.weight.shape
+    conv = nn.Conv2d(channels, features, (ky, kx), layer.stride, layer.padding, bias=layer.bias is not None)
+    with torch.no_grad():
+        conv.weight.copy_(torch.from_numpy(layer.weight.copy()))
+        if conv.bias is not None and layer.bias is not None:
+            conv.bias.copy_(torch.from_numpy(layer.bias.copy()))
+    return conv
+
+
+def _iaf_settings(layer: SpikingLayer) -> dict[str, Any]:
+    import torch
+    from sinabs.activation import MembraneSubtract, MultiSpike
+
+    return {
+        "spike_threshold": torch.tensor(layer.threshold),
+        "spike_fn": MultiSpike,
+        "reset_fn": MembraneSubtract(),
+        "min_v_mem": layer.v_min,
+    }
+
+
+def _joined(traces: list[Trace]) -> Trace:
+    layers = range(len(traces[0].counts))
+    spikes = None
+    if traces[0].spikes is not None:
+        spikes = tuple(np.concatenate([t.spikes[i] for t in traces if t.spikes], axis=1) for i in layers)
+    return Trace(
+        input_counts=np.concatenate([trace.input_counts for trace in traces]),
+        counts=tuple(np.concatenate([trace.counts[i] for trace in traces]) for i in layers),
+        output=np.concatenate([trace.output for trace in traces], axis=1),
+        states=tuple(np.concatenate([trace.states[i] for trace in traces]) for i in layers),
+        spikes=spikes,
+        dt_us=traces[0].dt_us,
+    )
+
+
+def _is_chain(net: SpikingNet) -> bool:
+    ends = (*range(len(net.layers)), None)
+    plain = tuple((index - 1, target, 0) for index, target in enumerate(ends))
+    return tuple((edge.source, edge.target, edge.feature_shift) for edge in net.edges) == plain
+
+
+def _size(size: tuple[int, ...]) -> str:
+    return "x".join(map(str, size))
