@@ -4,9 +4,12 @@
     ├── ChipNameError        (ValueError)  a chip name that the tables do not have
     ├── DoesNotFitError      (ValueError)  a net that the chip cannot hold; all violations at once
     ├── LayerOrderError      (ValueError)  a layer order that is no list of distinct cores, one per layer
+    ├── MonitorError         (ValueError)  names to monitor that the net does not have
     ├── InvalidProgramError  (ValueError)  a program that breaks the integer specification or the chip's ranges
     ├── ProgramFileError     (ValueError)  a file that is no program, or a damaged one
     ├── RecordingError       (ValueError)  events that a program cannot be fed with
+    ├── ReportError          (ValueError)  parts of a report that do not belong together
+    ├── SettingError         (ValueError)  an option of a run outside its range
     └── DeviceError          (OSError)     a device that is unknown, absent or lost
 
 Each class carries ``exit_code``, which is what the command line returns for it.
@@ -33,6 +36,10 @@ class LayerOrderError(DeployError, ValueError):
     """A layer order that is not a list of distinct cores of the chip, one per layer."""
 
 
+class MonitorError(DeployError, ValueError):
+    """Layers to monitor that the net does not have."""
+
+
 class InvalidProgramError(DeployError, ValueError):
     """A program that breaks the integer specification or the ranges of its chip."""
 
@@ -47,6 +54,14 @@ class ProgramFileError(DeployError, ValueError):
 
 class RecordingError(DeployError, ValueError):
     """Events that the program cannot be fed with."""
+
+
+class SettingError(DeployError, ValueError):
+    """An option of a run, as the slow clock's rate, outside its range."""
+
+
+class ReportError(DeployError, ValueError):
+    """Parts of a report that do not belong together, or an accuracy that is none."""
 
 
 class DeviceError(DeployError, OSError):
