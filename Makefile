@@ -1,0 +1,52 @@
+# Everything is set up inside .venv; outside the repository nothing is written but pip's own cache.
+# Usage: make demo | make test | make clean. Another interpreter: make demo PYTHON=python3.12
+
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin/python -m
+INSTALL := $(RUN) pip install --quiet --disable-pip-version-check --no-input --constraint constraints.txt --editable
+
+# matplotlib keeps its list of fonts here instead of in the home directory.
+export MPLCONFIGDIR := $(CURDIR)/$(VENV)/cache/matplotlib
+
+.PHONY: help demo test clean
+
+help:
+	@echo 'make demo   train a CNN on digits, convert it, place it on the chip, run it; a report lands in demo-out/'
+	@echo 'make test   format, lint, types, import order and the fast tests (CI adds: pytest -m slow)'
+	@echo 'make clean  remove .venv, caches and demo-out/'
+
+demo: $(VENV)/ready-demo
+	$(VENV)/bin/spikeport demo
+
+test: $(VENV)/ready-test
+	$(RUN) ruff format --check --quiet .
+	$(RUN) ruff check --quiet .
+	$(RUN) mypy
+	$(VENV)/bin/lint-imports --no-logo
+	$(RUN) pytest
+
+$(VENV)/ready-demo: $(VENV)/bin/python
+	@echo 'Installing spikeport and what it needs into $(VENV) (a few minutes the first time) ...'
+	@$(INSTALL) '.[digits]'
+	@touch $@
+
+$(VENV)/ready-test: $(VENV)/bin/python
+	@echo 'Installing spikeport and its tools into $(VENV) (a few minutes the first time) ...'
+	@$(INSTALL) '.[dev]'
+	@touch $@ $(VENV)/ready-demo
+
+$(VENV)/bin/python:
+	@command -v $(PYTHON) >/dev/null || { \
+		echo "spikeport needs Python 3.11 or newer, and there is no '$(PYTHON)' here. Try: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 2; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "spikeport needs Python 3.11 or newer, found $$($(PYTHON) --version 2>&1). Try: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 2; }
+	@$(PYTHON) -c 'import ensurepip, venv' || { \
+		echo "$(PYTHON) has no venv module. On Debian and Ubuntu: apt install python3-venv" >&2; exit 2; }
+	@$(PYTHON) -m venv $(VENV)
+
+$(VENV)/ready-demo $(VENV)/ready-test: pyproject.toml constraints.txt
+
+clean:
+	rm -rf $(VENV) demo-out build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,213 @@
+"""The commands of conversion: ``convert`` and ``estimate``."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from spikeport.models.console import emit, hint, say, table
+
+from .errors import CalibrationError, InputError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from .geometry import Shape3
+    from .power import PowerEstimate
+    from .synops import SynopReport
+    from .tutorial import TutorialTable
+    from .types import Conversion
+
+JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Check everything, write nothing.")]
+
+_MAX_FRAMES = 512
+
+
+def convert_command(
+    network: Annotated[str, typer.Argument(help="A name (digits, gesture, ...) or my_net.py:function.")],
+    weights: Annotated[
+        Path | None, typer.Option(help="Its weights: .safetensors, .npz or .pt (weights only).")
+    ] = None,
+    out: Annotated[Path, typer.Option("--out", "-o", help="The spiking net to write.")] = Path("net.safetensors"),
+    input_shape: Annotated[str | None, typer.Option(help="channels,height,width; known for names.")] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(help="Calibration: digits, nmnist:FOLDER, gestures:FOLDER, a recording, or an .npz with 'frames'."),
+    ] = None,
+    percentile: Annotated[float, typer.Option(help="Percentile of the activations that is scaled.")] = 99.9,
+    spikes: Annotated[float, typer.Option(help="Spikes that this percentile becomes, per frame.")] = 20.0,
+    steps: Annotated[int, typer.Option(help="Time steps (leak ticks) a frame lasts; biases are spread over them.")] = 1,
+    v_min: Annotated[float, typer.Option(help="Lower bound of the potential, in thresholds.")] = -1.0,
+    dry_run: DryRun = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Convert a plain CNN to a spiking net, with one finding per layer."""
+    from spikeport.models.weights import load_weights
+    from spikeport.models.zoo import load_network
+
+    from .normalize import Scaling
+    from .pipeline import convert
+    from .store import net_bytes, net_hash, save_net
+
+    entry = load_network(network, weights)
+    shape = _shape(input_shape) if input_shape else entry.input_shape
+    if shape is None:
+        raise InputError(f"network '{network}': expected --input-shape channels,height,width, found none.")
+    if weights is not None:
+        load_weights(entry.module, weights)
+    frames = None if data is None else _calibration(data, shape)
+    conversion = convert(
+        entry.module, shape, data=frames, scaling=Scaling(percentile, spikes, steps), v_min=v_min
+    )
+    notes = {
+        "network": Path(network.partition(":")[0]).name,
+        "data": None if data is None else data.partition(":")[0],
+        "scaling": None if data is None else dataclasses.asdict(Scaling(percentile, spikes, steps)),
+        "findings": [dataclasses.asdict(finding) for finding in conversion.findings],
+        "gate": dataclasses.asdict(conversion.gate),
+        "classes": list(entry.classes),
+    }
+    net_bytes(conversion.net, notes)
+    if not dry_run:
+        save_net(conversion.net, out, notes=notes)
+    result = {
+        "net": None if dry_run else str(out),
+        "sha256": net_hash(conversion.net),
+        "n_layers": len(conversion.net.layers),
+        "input_shape": list(conversion.net.input_shape),
+        "gate": notes["gate"],
+        "findings": notes["findings"],
+    }
+    emit(result, _conversion_tables(conversion, weights is None), as_json=as_json)
+    if not dry_run:
+        say(f"Wrote {out}.")
+        hint(f"spikeport plan {out}")
+
+
+def estimate_command(
+    net: Annotated[Path, typer.Argument(help="A spiking net from `spikeport convert`.")],
+    recording: Annotated[Path, typer.Option("--input", "-i", help="A recording: .bs2, .bin, .npz, .npy.")],
+    dt_ms: Annotated[float, typer.Option(help="Time step of the simulation, in ms.")] = 10.0,
+    profile: Annotated[str, typer.Option(help="Power profile.")] = "speck2f",
+    slow_clock_hz: Annotated[float, typer.Option(help="Leak ticks per second, for the power of biases.")] = 0.0,
+    tutorial: Annotated[bool, typer.Option("--tutorial", help="Add the table of the CNN-to-Speck tutorial.")] = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Count synaptic operations exactly, and estimate power with its band and sources."""
+    from spikeport.models.files import read_events
+
+    from .power import estimate_power
+    from .simulate import simulate_events
+    from .store import load_net
+    from .synops import count_synops
+    from .tutorial import tutorial_table
+
+    if not 0.001 <= dt_ms <= 1e6:
+        raise InputError(f"--dt-ms: expected 0.001 to 1000000 ms, found {dt_ms}. Try 10.")
+    spiking = load_net(net)
+    trace = simulate_events(spiking, read_events(recording), dt_us=round(dt_ms * 1000))
+    report = count_synops(spiking, trace)
+    power = estimate_power(report, profile, slow_clock_hz=slow_clock_hz)
+    legacy = tutorial_table(spiking, trace) if tutorial else None
+    result: dict[str, Any] = {"synops": report.to_dict(), "power": power.to_dict()}
+    if legacy:
+        result["tutorial"] = legacy.to_dict()
+    shown = [*synop_tables(report), *power_tables(power), *(_tutorial_tables(legacy) if legacy else ())]
+    emit(result, shown, as_json=as_json)
+    hint(f"spikeport deploy {net} --out program.safetensors")
+
+
+def synop_tables(report: SynopReport) -> list[object]:
+    """Return the synop table for a terminal."""
+    rows: list[tuple[object, ...]] = [
+        (layer.name, layer.n_emitted, layer.n_input_spikes, layer.mean_fan_out, layer.synops, layer.n_output_spikes)
+        for layer in report.layers
+    ]
+    rows.append(("all", None, None, None, report.total, None))
+    columns = ("Layer", "Sent to it", "Arrived", "Mean fan-out", "Synops", "Spikes out")
+    over = f"{report.n_samples} recording{'s' * (report.n_samples > 1)} of {report.window_s * 1e3:.4g} ms"
+    return [
+        table(f"Synaptic operations, exact, over {over}", columns, rows),
+        f"{report.synops_per_s:,.0f} synops per second",
+    ]
+
+
+def power_tables(power: PowerEstimate) -> list[object]:
+    """Return the power table for a terminal."""
+    rows: list[tuple[object, ...]] = [
+        (rail.name, rail.low_w * 1e3, rail.mid_w * 1e3, rail.high_w * 1e3) for rail in power.rails
+    ]
+    rows.append(("all", power.low_w * 1e3, power.mid_w * 1e3, power.high_w * 1e3))
+    sources = {coefficient.source for coefficient in power.coefficients}
+    return [
+        table(f"Estimated power, mW ({power.profile}; an estimate, not a measurement)", ("Rail", "Low", "Mid", "High"), rows),
+        "Sources: " + "\n         ".join(sorted(sources)),
+    ]
+
+
+def _tutorial_tables(legacy: TutorialTable) -> list[object]:
+    columns = ("Layer", "Events_routed", "Fanout_Prev", "In", "Out", "SynOps", "SynOps/s", "Time_window", "Exact", "Off by %")
+    rows = [
+        (
+            *(row.layer, row.events_routed, row.fanout_prev, row.n_in, row.n_out, row.synops),
+            *(round(row.synops_per_s), row.time_window, row.exact_synops, row.difference_percent),
+        )
+        for row in legacy.rows
+    ]
+    power = (
+        f"Power by its code: {legacy.power_mw_as_coded:.4g} mW; by its text (10 pJ): {legacy.power_mw_as_written:.4g} mW"
+    )
+    return [table("The tutorial's table, by its own rules, and the exact count", columns, rows), power, *legacy.notes]
+
+
+def _conversion_tables(conversion: Conversion, is_untrained: bool) -> list[object]:
+    rows = [(found.node, found.op, found.status, found.detail) for found in conversion.findings]
+    gate = conversion.gate
+    shown: list[object] = [_findings_table(rows)]
+    shown.append(
+        f"Same function on {gate.n_samples} frames: largest difference {gate.max_error:.1e} of the largest output, "
+        f"same class on {gate.argmax_agreement:.1%}"
+    )
+    if is_untrained:
+        shown.append("No --weights were given: this net is untrained.")
+    return shown
+
+
+def _findings_table(rows: list[tuple[str, str, str, str]]) -> object:
+    made = table("What became of each layer", ("Node", "Layer", "Became", "How"), rows)
+    for column in made.columns:
+        column.justify = "left"
+    return made
+
+
+def _shape(text: str) -> Shape3:
+    parts = text.replace("x", ",").split(",")
+    if len(parts) != 3 or not all(part.strip().isdigit() and int(part) > 0 for part in parts):
+        raise InputError(f"--input-shape: expected three positive numbers such as 2,34,34, found '{text}'.")
+    return int(parts[0]), int(parts[1]), int(parts[2])
+
+
+def _calibration(data: str, shape: Shape3) -> NDArray[Any]:
+    """Return calibration frames: of an .npz with 'frames', or of recordings summed over their whole length."""
+    import numpy as np
+
+    from spikeport.models.data import frames_of, open_dataset
+
+    if data.endswith(".npz"):
+        from spikeport.models.files import read_frames
+
+        frames = read_frames(data)
+        if frames is not None:
+            return frames
+    recordings = open_dataset(data, split="train").recordings[:_MAX_FRAMES]
+    sizes = {recording.sensor_size for recording in recordings}
+    if sizes != {shape[1:]}:
+        raise CalibrationError(
+            f"calibration data '{data}': expected a sensor of {shape[1]}x{shape[2]} as the CNN's input, found "
+            f"{', '.join('x'.join(map(str, size)) for size in sorted(sizes))}. Try data of the sensor it was trained on."
+        )
+    return np.asarray(frames_of(recordings, merge_polarity=shape[0] == 1))

@@ -1,0 +1,143 @@
+"""What the chip does differently from the spiking net, although the net fits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from spikeport.convert.geometry import Pair
+from spikeport.convert.types import INPUT, SpikingLayer, SpikingNet
+
+from .chips import Chip
+from .discretize import to_integers
+from .place import Placement
+from .rules import report
+from .types import IntegerLayer, IntegerNet, Violation
+
+
+def advise(net: SpikingNet, integers: IntegerNet, placement: Placement, chip: Chip) -> tuple[Violation, ...]:
+    """Return one warning for each thing that the chip does differently, edge by edge, then layer by layer.
+
+    They are odd maps in front of a pool, a pool in front of the output, input channels that no camera event has;
+    weights above the threshold, weights that became zero, biases, a ``v_min`` that became -1; biases on cores with the
+    leak erratum, and cores that do not keep the order of spikes.
+    """
+    found = list(_input_channels(net, chip))
+    for edge in net.edges:
+        source = None if edge.source == INPUT else net.layers[edge.source].name
+        found += _odd_map(source, net.source_shape(edge)[1:], edge.pool)
+        if source is not None and edge.target is None and max(edge.pool) > 1:
+            found.append(_output_pool(source, edge.pool))
+    found += _zeroed(net, integers)
+    for index, (layer, integer) in enumerate(zip(net.layers, integers.layers, strict=True)):
+        found += _numbers(layer, integer)
+        if placement.cores is not None:
+            found += _core(integer, placement.cores[index], chip)
+    return tuple(dict.fromkeys(found))
+
+
+def _input_channels(net: SpikingNet, chip: Chip) -> Iterator[Violation]:
+    channels, allowed = net.input_shape[0], chip.limits.input_channels
+    if channels not in allowed:
+        yield report(
+            None,
+            "input channels",
+            found=str(channels),
+            limit=" or ".join(map(str, allowed)),
+            why=f"Camera events have {max(allowed)} polarities, so the channels above stay silent",
+            fix=f"a net for {max(allowed)} channels",
+        )
+
+
+def _odd_map(layer: str | None, size: Pair, pool: Pair) -> Iterator[Violation]:
+    if size[0] % pool[0] or size[1] % pool[1]:
+        yield report(
+            layer,
+            "odd map",
+            found=f"{size[0]}x{size[1]} before a pool of {pool[0]}x{pool[1]}",
+            limit="a map that the pool divides",
+            why="The chip divides addresses: spikes of the last rows or columns lie beyond the pooled map and are lost",
+            fix="another input size" if layer is None else "another padding or input size",
+        )
+
+
+def _output_pool(layer: str, pool: Pair) -> Violation:
+    return report(
+        layer,
+        "output pool",
+        found=f"{pool[0]}x{pool[1]}",
+        limit="no pool behind the last layer",
+        why="Spikes leave the chip with addresses before pooling",
+        fix="dividing them by the pool where they are read",
+    )
+
+
+def _zeroed(net: SpikingNet, integers: IntegerNet) -> Iterator[Violation]:
+    found = []
+    for layer, integer in zip(net.layers, integers.layers, strict=True):
+        lost = int(((layer.weight != 0) & (integer.weight == 0)).sum())
+        if lost:
+            found.append(f"{lost} of {np.count_nonzero(layer.weight)} in '{layer.name}'")
+    if found:
+        yield report(
+            None,
+            "zeroed weights",
+            found=", ".join(found),
+            limit="no weight that rounds to 0",
+            why="One scale holds for all weights of a layer, and the largest value of the layer sets it",
+            fix="training with weights clipped to a smaller range",
+        )
+
+
+def _numbers(layer: SpikingLayer, integer: IntegerLayer) -> Iterator[Violation]:
+    largest, threshold = int(integer.weight.max()), integer.threshold_high
+    if largest > threshold:
+        yield report(
+            layer.name,
+            "weight above threshold",
+            found=str(largest),
+            limit=f"at most the threshold, {threshold} as integer",
+            why="One spike at most leaves a neuron per event, so the surplus waits for the next event",
+            fix="calibration data in the conversion",
+        )
+    if integer.bias is not None and integer.bias.any():
+        yield report(
+            layer.name,
+            "bias",
+            found=f"{np.count_nonzero(integer.bias)} of {integer.bias.size}",
+            limit="none",
+            why="The chip adds it to every neuron at each tick of the slow clock; without the clock it does nothing",
+            fix="a net without biases, or a slow clock",
+        )
+    if layer.v_min is not None and int(to_integers(layer.v_min, integer.scale)) == 0:
+        yield report(
+            layer.name,
+            "v_min",
+            found=f"{layer.v_min:g}, which rounds to 0",
+            limit="-1 or less as integer",
+            why=f"The register cannot hold 0, so it becomes -1, which stands for {-1 / integer.scale:.3g}",
+            fix="a lower v_min",
+        )
+
+
+def _core(integer: IntegerLayer, core_id: int, chip: Chip) -> Iterator[Violation]:
+    core = chip.core(core_id)
+    if integer.bias is not None and integer.bias.any() and not core.leak_safe:
+        yield report(
+            integer.name,
+            "leak erratum",
+            found=f"core {core_id}",
+            limit=f"for a bias one of cores {', '.join(str(other.core) for other in chip.cores if other.leak_safe)}",
+            why="An erratum declares the bias of that core unusable",
+            fix="a net without biases, or a smaller layer",
+        )
+    if not core.in_order:
+        yield report(
+            integer.name,
+            "spike order",
+            found=f"core {core_id}",
+            limit=f"for a fixed order one of cores {', '.join(str(c.core) for c in chip.cores if c.in_order)}",
+            why="Its pipelines run in parallel: results vary a little, and the last spike waits for one more event",
+            fix="one more event behind each recording",
+        )

@@ -1,0 +1,142 @@
+"""The chips as tables: every number of the hardware that the project uses stands here, with its source beside it.
+
+Sources: ``SIN`` the chip tables and checks of sinabs 3.1.3; ``SAM`` the documentation of samna 0.48; ``DK`` Speck Dev
+Kit datasheet v1.0 (August 2023); ``DS`` Speck2e/2et/2f datasheet v1.02. Several tags: the sources agree.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+
+from .errors import ChipNameError
+
+Range = tuple[int, int]
+
+
+@dataclasses.dataclass(frozen=True)
+class Core:
+    """One convolution core.
+
+    Units: ``kernel_words`` of 8 bits, ``neuron_words`` and ``bias_words`` of 16 bits.
+    ``in_order`` is False where pipelines run in parallel: the order of spikes is not reproducible, and the last spike
+    of a finite input may stay inside until a later event pushes it out. ``leak_safe`` is False where an erratum
+    declares the bias (leak) unusable.
+    """
+
+    core: int
+    kernel_words: int
+    neuron_words: int
+    bias_words: int
+    in_order: bool = True
+    leak_safe: bool = True
+
+
+@dataclasses.dataclass(frozen=True)
+class Numbers:
+    """The number formats of a core, and the bits that the vendor library's discretization fits each value into.
+
+    ``threshold_high`` and ``threshold_low`` are the inclusive ranges that the registers can hold.
+    """
+
+    weight_bits: int
+    bias_bits: int
+    state_bits: int
+    threshold_high: Range
+    threshold_low: Range
+
+
+@dataclasses.dataclass(frozen=True)
+class Limits:
+    """What one core, or the input stage, can be configured to; all bounds are inclusive."""
+
+    kernel_edge: int
+    strides: tuple[int, ...]
+    padding: int
+    pools: tuple[int, ...]
+    out_edge: int
+    in_edge: int
+    features: int
+    destinations: int
+    entries: int
+    input_pools: tuple[int, ...]
+    input_channels: tuple[int, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Chip:
+    """A chip on its board: ``board`` and ``driver`` are the names that the vendor's driver has for board and module."""
+
+    name: str
+    board: str
+    driver: str
+    cores: tuple[Core, ...]
+    limits: Limits
+    numbers: Numbers
+
+    def core(self, core: int) -> Core:
+        """Return the core with the id ``core``."""
+        return next(entry for entry in self.cores if entry.core == core)
+
+
+KI = 1024
+
+NUMBERS = Numbers(
+    weight_bits=8,  # SAM, DS: signed 8 bit
+    bias_bits=8,  # SIN: its discretization fits biases into 8 of the 16 bits that the chip has
+    state_bits=16,  # SAM, DS: neuron states and thresholds are signed 16 bit
+    threshold_high=(1, 32767),  # SAM: register 0..32767; 0 would fire at each visit of a silent neuron
+    threshold_low=(-32768, -1),  # SAM, DK: 0 is not possible
+)
+
+_LIMITS = Limits(
+    kernel_edge=16,  # SAM, DS, SIN: 4-bit register that holds edge - 1
+    strides=(1, 2, 4, 8),  # SAM, DS: 2-bit code, each axis its own
+    padding=7,  # SAM, DS: 3 bits, each axis its own, the same on both sides
+    pools=(1, 2, 4),  # SAM, DK: per destination, square
+    out_edge=64,  # SAM, DS: 6-bit size registers
+    in_edge=128,  # SAM: the sensor's edge, 7-bit event coordinates
+    features=1024,  # SAM, DS: 10 bits, in and out
+    destinations=2,  # SAM, SIN: two destination registers per core
+    entries=2,  # SAM, SIN: two destination registers of the input stage
+    input_pools=(1, 2, 4),  # SAM: each axis its own
+    input_channels=(1, 2),  # SAM, SIN: two polarities, or both merged into one
+)
+
+# Sizes: SIN, DK, DS. Parallel pipelines of cores 0 and 1: SAM, DS. Leak erratum of cores 0 and 1: DS (a notebook and a
+# hardware test of SIN read correct leak on core 0 with small maps, so it is a warning here and no refusal).
+_CORES = (
+    Core(0, kernel_words=16 * KI, neuron_words=64 * KI, bias_words=KI, in_order=False, leak_safe=False),
+    Core(1, kernel_words=16 * KI, neuron_words=64 * KI, bias_words=KI, in_order=False, leak_safe=False),
+    Core(2, kernel_words=16 * KI, neuron_words=64 * KI, bias_words=KI),
+    Core(3, kernel_words=32 * KI, neuron_words=32 * KI, bias_words=KI),
+    Core(4, kernel_words=32 * KI, neuron_words=32 * KI, bias_words=KI),
+    Core(5, kernel_words=64 * KI, neuron_words=16 * KI, bias_words=KI),
+    Core(6, kernel_words=64 * KI, neuron_words=16 * KI, bias_words=KI),
+    Core(7, kernel_words=16 * KI, neuron_words=16 * KI, bias_words=KI),
+    Core(8, kernel_words=16 * KI, neuron_words=16 * KI, bias_words=KI),
+)
+
+# Names of boards and modules: SIN, SAM. All four share one memory table and one set of limits: SIN.
+CHIPS = tuple(
+    Chip(name, board, driver, _CORES, _LIMITS, NUMBERS)
+    for name, board, driver in (
+        ("speck2e", "Speck2eTestBoard", "speck2e"),
+        ("speck2edevkit", "Speck2eDevKit", "speck2e"),
+        ("speck2fmodule", "Speck2fModuleDevKit", "speck2f"),
+        ("speck2fdevkit", "Speck2fDevKit", "speck2f"),
+    )
+)
+
+
+def chip(name: str) -> Chip:
+    """Return the table of the chip called ``name``.
+
+    Raises: ChipNameError for a name that is not in ``CHIPS``; it names the nearest one.
+    """
+    for entry in CHIPS:
+        if entry.name == name:
+            return entry
+    names = [entry.name for entry in CHIPS]
+    nearest = difflib.get_close_matches(str(name).lower(), names, n=1, cutoff=0.0)[0]
+    raise ChipNameError(f"chip: expected one of {', '.join(names)}, found {name!r}. Try '{nearest}'.")

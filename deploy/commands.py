@@ -1,0 +1,248 @@
+"""The commands of deployment: ``plan``, ``deploy`` and ``run``."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from spikeport.convert.cli import DryRun, JsonFlag, power_tables, synop_tables
+from spikeport.models.console import emit, hint, say, table
+
+from .errors import DoesNotFitError, LayerOrderError, RecordingError
+
+if TYPE_CHECKING:
+    from spikeport.models.events import Events
+
+    from .plan import Plan
+    from .types import Program, Recording
+
+NetFile = Annotated[Path, typer.Argument(help="A spiking net from `spikeport convert`.")]
+ChipName = Annotated[str, typer.Option(help="speck2fdevkit, speck2fmodule, speck2edevkit or speck2e.")]
+Order = Annotated[str, typer.Option("--layer-order", help="'auto', or the core of each layer: 0,1,2,7,4,5,6,3,8.")]
+
+_SUFFIXES = (".bs2", ".bin", ".npz", ".npy")
+
+
+def plan_command(
+    net: NetFile,
+    chip: ChipName = "speck2fdevkit",
+    layer_order: Order = "auto",
+    as_json: JsonFlag = False,
+) -> None:
+    """Tell whether a net fits a chip, and everything that stands in the way."""
+    from spikeport.convert.store import load_net
+
+    from .pipeline import describe_misfit
+    from .plan import plan
+
+    planned = plan(load_net(net), chip, layer_order=parse_order(layer_order))
+    if not planned.fits:
+        if as_json:
+            emit(planned.to_dict(), (), as_json=True)
+            raise typer.Exit(DoesNotFitError.exit_code)
+        emit({}, plan_tables(planned), as_json=False)
+        raise DoesNotFitError(describe_misfit(planned))
+    emit(planned.to_dict(), plan_tables(planned), as_json=as_json)
+    hint(f"spikeport deploy {net} --chip {chip} --out program.safetensors")
+
+
+def deploy_command(
+    net: NetFile,
+    chip: ChipName = "speck2fdevkit",
+    layer_order: Order = "auto",
+    monitor: Annotated[
+        str | None, typer.Option(help="Layers whose spikes leave the chip: 'all', or names with commas.")
+    ] = None,
+    out: Annotated[Path, typer.Option("--out", "-o", help="The program to write.")] = Path("program.safetensors"),
+    dry_run: DryRun = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Compile a spiking net to a chip program: 8-bit weights, one core per layer."""
+    from spikeport.convert.store import load_net_with_notes
+
+    from .artifact import program_bytes, program_hash, save_program
+    from .pipeline import compile_program
+    from .plan import plan
+
+    spiking, notes = load_net_with_notes(net)
+    order = parse_order(layer_order)
+    wanted = monitor if monitor in (None, "all") else tuple(name.strip() for name in str(monitor).split(","))
+    kept = {key: notes[key] for key in ("network", "classes") if key in notes}
+    program = compile_program(spiking, chip, layer_order=order, monitor=wanted, provenance=kept)
+    planned = plan(spiking, chip, layer_order=order)
+    if not dry_run:
+        save_program(program, out)
+    result = {
+        "program": None if dry_run else str(out),
+        "sha256": program_hash(program),
+        "n_bytes": len(program_bytes(program)),
+        **planned.to_dict(),
+    }
+    emit(result, plan_tables(planned), as_json=as_json)
+    if not dry_run:
+        say(f"Wrote {out} (SHA-256 {result['sha256']}).")
+        hint(f"spikeport run {out} --input RECORDING --report report.html")
+
+
+def run_command(
+    program: Annotated[Path, typer.Argument(help="A chip program from `spikeport deploy`.")],
+    recording: Annotated[Path, typer.Option("--input", "-i", help="A recording, or a folder of recordings.")],
+    device: Annotated[str, typer.Option(help="Where it runs: emulator.")] = "emulator",
+    slow_clock_hz: Annotated[float | None, typer.Option(help="Rate at which biases are added.")] = None,
+    report: Annotated[Path | None, typer.Option(help="Write a report of the first recording: .html or .json.")] = None,
+    label: Annotated[int | None, typer.Option(help="True class of the first recording, for the report.")] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Run a chip program on recordings of events, exactly as the integer specification says."""
+    from spikeport.convert.power import estimate_power
+    from spikeport.models.files import read_events
+
+    from .artifact import load_program
+    from .compare import count_traffic
+    from .device import open_device
+    from .readout import classify, count_classes
+    from .report import Report, write_report
+
+    loaded = load_program(program)
+    files = recordings_at(recording)
+    names = class_names(loaded)
+    rows: list[dict[str, Any]] = []
+    outcomes: list[Recording] = []
+    events: list[Events] = []
+    with open_device(device) as opened:
+        opened.load(loaded, slow_clock_hz=slow_clock_hz)
+        for file in files:
+            events.append(read_events(file))
+            outcome = opened.run(events[-1])
+            spikes = count_classes(outcome, loaded)
+            winner = classify(outcome, loaded)
+            rows.append(
+                {
+                    "recording": file.name,
+                    "n_events": len(events[-1]),
+                    "class": winner,
+                    "class_name": names[winner] if winner < len(names) else str(winner),
+                    "output_spikes": spikes.tolist(),
+                    "synops": sum(outcome.synops.values()),
+                    "n_dropped": sum(outcome.n_dropped.values()),
+                    "wall_s": outcome.wall_s,
+                }
+            )
+            outcomes.append(outcome if len(outcomes) == 0 else dataclasses.replace(outcome, spikes={}))
+    window_s = sum(one.duration_us for one in events) * 1e-6 / len(events)
+    synops = count_traffic(loaded, outcomes, window_s)
+    power = estimate_power(synops, slow_clock_hz=slow_clock_hz or 0.0) if window_s else None
+    if report is not None:
+        write_report(
+            Report(
+                title=f"{Path(program).name} on {files[0].name}",
+                program=loaded,
+                command=f"spikeport run {Path(program).name} --input {files[0].name}",
+                device=device,
+                events=events[0],
+                recording=outcomes[0],
+                class_names=names,
+                label=label,
+                synops=synops,
+                power=power,
+            ),
+            report,
+        )
+    result = {
+        "device": device,
+        "recordings": rows,
+        "synops": synops.to_dict(),
+        "power": power.to_dict() if power else None,
+    }
+    emit(result, [_runs_table(rows), *synop_tables(synops), *(power_tables(power) if power else ())], as_json=as_json)
+    if report is not None:
+        say(f"Wrote {report}.")
+    else:
+        hint(f"spikeport run {program} --input {recording} --report report.html")
+
+
+def parse_order(text: str) -> Literal["auto"] | tuple[int, ...]:
+    """Return 'auto' or the core ids of a text such as ``0,1,2``.
+
+    Raises: LayerOrderError for anything else.
+    """
+    if text.strip() == "auto":
+        return "auto"
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise LayerOrderError(
+            f"--layer-order: expected 'auto' or core numbers such as 0,1,2,7,4, found '{text}'. Try auto."
+        ) from None
+
+
+def recordings_at(path: Path) -> tuple[Path, ...]:
+    """Return the recording at ``path``, or the recordings in a folder in the order of their names.
+
+    Raises: RecordingError for a folder without recordings; a missing file is left to its reader.
+    """
+    if not path.is_dir():
+        return (path,)
+    files = tuple(sorted(file for file in path.iterdir() if file.suffix.lower() in _SUFFIXES))
+    if not files:
+        raise RecordingError(
+            f"folder '{path.name}': expected recordings ({', '.join(_SUFFIXES)}), found none. Try another folder."
+        )
+    return files
+
+
+def class_names(program: Program) -> tuple[str, ...]:
+    """Return the class names in a program's provenance, where there is one per output; else nothing."""
+    names = program.provenance.get("classes") or ()
+    ends = [
+        core.out_shape[0] + target.feature_shift
+        for core in program.cores
+        for target in core.destinations
+        if target.core is None
+    ]
+    fit = isinstance(names, Sequence) and not isinstance(names, str) and len(names) == max(ends, default=0)
+    return tuple(map(str, names)) if fit else ()
+
+
+def plan_tables(planned: Plan) -> list[object]:
+    """Return the plan for a terminal: a row per layer, then the warnings."""
+    rows = [
+        (
+            use.layer,
+            "none" if use.core is None else str(use.core.core),
+            _share(use.used.kernel_words, use.core and use.core.kernel_words),
+            _share(use.used.neuron_words, use.core and use.core.neuron_words),
+            _share(use.used.bias_words, use.core and use.core.bias_words),
+        )
+        for use in planned.cores
+    ]
+    columns = ("Layer", "Core", "Kernel words", "Neuron words", "Bias words")
+    verdict = f"Fits {planned.chip}" if planned.fits else f"Does not fit {planned.chip}"
+    return [table(verdict, columns, rows), *(f"Warning: {warning.message}" for warning in planned.warnings)]
+
+
+def _share(used: int, there: int | None) -> str:
+    return f"{used:,}" if there is None else f"{used:,} of {there:,}"
+
+
+def _runs_table(rows: list[dict[str, Any]]) -> object:
+    columns = ("Recording", "Events", "Class", "Output spikes", "Synops", "Run in ms")
+    return table(
+        "Runs",
+        columns,
+        [
+            (
+                row["recording"],
+                row["n_events"],
+                row["class_name"],
+                max(row["output_spikes"], default=0),
+                row["synops"],
+                row["wall_s"] * 1e3,
+            )
+            for row in rows
+        ],
+    )

@@ -1,0 +1,67 @@
+"""Warnings: one for each thing that the chip does differently, and none where it does not."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from spikeport.deploy.chips import chip
+from spikeport.deploy.plan import Plan, plan
+
+from .nets import digits_net, single, stack
+
+
+def warned(planned: Plan) -> list[tuple[str | None, str]]:
+    return [(warning.layer, warning.rule) for warning in planned.warnings]
+
+
+def test_odd_maps_in_front_of_pools_are_warned_of() -> None:
+    assert ("layer2", "odd map") in warned(plan(digits_net(34)))
+    assert ("layer0", "odd map") not in warned(plan(digits_net(34)))
+    assert (None, "odd map") in warned(plan(stack((2, 17, 16), [{"features": 1, "kernel": 1}], input_pool=(2, 2))))
+
+
+def test_weights_above_the_threshold_are_warned_of() -> None:
+    weight = np.full((1, 1, 1, 1), 3.0)
+    assert ("conv", "weight above threshold") in warned(plan(single((1, 2, 2), 1, 1, weight=weight)))
+    assert ("conv", "weight above threshold") not in warned(plan(single((1, 2, 2), 1, 1, weight=weight, threshold=3.0)))
+
+
+def test_weights_that_became_zero_are_counted() -> None:
+    weight = np.array([1, 0.001, -0.002, 0, 0.5, 0.003]).reshape(6, 1, 1, 1)
+    (warning,) = (
+        each for each in plan(single((1, 2, 2), 6, 1, weight=weight)).warnings if each.rule == "zeroed weights"
+    )
+    assert warning.found == "3 of 5 in 'conv'"
+
+
+def test_biases_are_warned_of_where_they_are_not_zero() -> None:
+    planned = plan(single((1, 4, 4), 2, bias=np.array([0.5, 0.0])))
+    (warning,) = (each for each in planned.warnings if each.rule == "bias")
+    assert (warning.layer, warning.found) == ("conv", "1 of 2")
+    assert ("conv", "bias") not in warned(plan(single((1, 4, 4), 2, bias=np.zeros(2))))
+
+
+def test_a_bias_on_a_core_with_the_leak_erratum_is_warned_of() -> None:
+    net = single((1, 4, 4), 2, bias=True)
+    unsafe = {core.core for core in chip("speck2fdevkit").cores if not core.leak_safe}
+    for core in range(9):
+        assert (("conv", "leak erratum") in warned(plan(net, layer_order=[core]))) == (core in unsafe)
+        assert (("conv", "spike order") in warned(plan(net, layer_order=[core]))) == (core in unsafe)
+
+
+@pytest.mark.parametrize(("v_min", "expected"), [(0.0, True), (-1e-4, True), (-1.0, False), (None, False)])
+def test_a_lower_bound_that_rounds_to_zero_is_warned_of(v_min: float | None, expected: bool) -> None:
+    planned = plan(single((1, 4, 4), 2, v_min=v_min))
+    assert (("conv", "v_min") in warned(planned)) == expected
+    assert planned.net.layers[0].threshold_low <= -1
+
+
+def test_pools_in_front_of_the_output_and_channels_no_camera_has_are_warned_of() -> None:
+    planned = plan(stack((3, 8, 8), [{"features": 2, "kernel": 1, "pool": 2}]))
+    assert {("layer0", "output pool"), (None, "input channels")} <= set(warned(planned))
+
+
+def test_a_net_without_anything_special_has_no_warning() -> None:
+    weight = np.full((2, 1, 1, 1), 0.5)
+    assert plan(single((1, 4, 4), 2, 1, weight=weight)).warnings == ()
