@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -29,19 +30,19 @@ _MAX_FRAMES = 512
 
 def convert_command(
     network: Annotated[str, typer.Argument(help="A name (digits, gesture, ...) or my_net.py:function.")],
-    weights: Annotated[
-        Path | None, typer.Option(help="Its weights: .safetensors, .npz or .pt (weights only).")
-    ] = None,
+    weights: Annotated[Path | None, typer.Option(help="Its weights: .safetensors, .npz or .pt (weights only).")] = None,
     out: Annotated[Path, typer.Option("--out", "-o", help="The spiking net to write.")] = Path("net.safetensors"),
     input_shape: Annotated[str | None, typer.Option(help="channels,height,width; known for names.")] = None,
     data: Annotated[
         str | None,
-        typer.Option(help="Calibration: digits, nmnist:FOLDER, gestures:FOLDER, a recording, or an .npz with 'frames'."),
+        typer.Option(
+            help="Calibration: digits, nmnist:FOLDER, gestures:FOLDER, a recording, or an .npz with 'frames'."
+        ),
     ] = None,
     percentile: Annotated[float, typer.Option(help="Percentile of the activations that is scaled.")] = 99.9,
     spikes: Annotated[float, typer.Option(help="Spikes that this percentile becomes, per frame.")] = 20.0,
     steps: Annotated[int, typer.Option(help="Time steps (leak ticks) a frame lasts; biases are spread over them.")] = 1,
-    v_min: Annotated[float, typer.Option(help="Lower bound of the potential, in thresholds.")] = -1.0,
+    v_min: Annotated[str, typer.Option(help="Lower bound of the potential in thresholds, or 'none'.")] = "-1.0",
     dry_run: DryRun = False,
     as_json: JsonFlag = False,
 ) -> None:
@@ -53,7 +54,7 @@ def convert_command(
     from .pipeline import convert
     from .store import net_bytes, net_hash, save_net
 
-    entry = load_network(network, weights)
+    entry = load_network(network)
     shape = _shape(input_shape) if input_shape else entry.input_shape
     if shape is None:
         raise InputError(f"network '{network}': expected --input-shape channels,height,width, found none.")
@@ -61,7 +62,7 @@ def convert_command(
         load_weights(entry.module, weights)
     frames = None if data is None else _calibration(data, shape)
     conversion = convert(
-        entry.module, shape, data=frames, scaling=Scaling(percentile, spikes, steps), v_min=v_min
+        entry.module, shape, data=frames, scaling=Scaling(percentile, spikes, steps), v_min=_bound(v_min)
     )
     notes = {
         "network": Path(network.partition(":")[0]).name,
@@ -116,7 +117,7 @@ def estimate_command(
     result: dict[str, Any] = {"synops": report.to_dict(), "power": power.to_dict()}
     if legacy:
         result["tutorial"] = legacy.to_dict()
-    shown = [*synop_tables(report), *power_tables(power), *(_tutorial_tables(legacy) if legacy else ())]
+    shown = [*synop_tables(report), *power_tables(power), *(tutorial_tables(legacy) if legacy else ())]
     emit(result, shown, as_json=as_json)
     hint(f"spikeport deploy {net} --out program.safetensors")
 
@@ -144,13 +145,29 @@ def power_tables(power: PowerEstimate) -> list[object]:
     rows.append(("all", power.low_w * 1e3, power.mid_w * 1e3, power.high_w * 1e3))
     sources = {coefficient.source for coefficient in power.coefficients}
     return [
-        table(f"Estimated power, mW ({power.profile}; an estimate, not a measurement)", ("Rail", "Low", "Mid", "High"), rows),
+        table(
+            f"Estimated power, mW ({power.profile}; an estimate, not a measurement)",
+            ("Rail", "Low", "Mid", "High"),
+            rows,
+        ),
         "Sources: " + "\n         ".join(sorted(sources)),
     ]
 
 
-def _tutorial_tables(legacy: TutorialTable) -> list[object]:
-    columns = ("Layer", "Events_routed", "Fanout_Prev", "In", "Out", "SynOps", "SynOps/s", "Time_window", "Exact", "Off by %")
+def tutorial_tables(legacy: TutorialTable) -> list[object]:
+    """Return the tutorial's table for a terminal, with what differs."""
+    columns = (
+        "Layer",
+        "Events_routed",
+        "Fanout_Prev",
+        "In",
+        "Out",
+        "SynOps",
+        "SynOps/s",
+        "Time_window",
+        "Exact",
+        "Off by %",
+    )
     rows = [
         (
             *(row.layer, row.events_routed, row.fanout_prev, row.n_in, row.n_out, row.synops),
@@ -158,9 +175,8 @@ def _tutorial_tables(legacy: TutorialTable) -> list[object]:
         )
         for row in legacy.rows
     ]
-    power = (
-        f"Power by its code: {legacy.power_mw_as_coded:.4g} mW; by its text (10 pJ): {legacy.power_mw_as_written:.4g} mW"
-    )
+    coded, written = legacy.power_mw_as_coded, legacy.power_mw_as_written
+    power = f"Power by its code: {coded:.4g} mW; by its text (10 pJ a synop): {written:.4g} mW"
     return [table("The tutorial's table, by its own rules, and the exact count", columns, rows), power, *legacy.notes]
 
 
@@ -177,11 +193,20 @@ def _conversion_tables(conversion: Conversion, is_untrained: bool) -> list[objec
     return shown
 
 
-def _findings_table(rows: list[tuple[str, str, str, str]]) -> object:
+def _findings_table(rows: Sequence[tuple[object, ...]]) -> object:
     made = table("What became of each layer", ("Node", "Layer", "Became", "How"), rows)
     for column in made.columns:
         column.justify = "left"
     return made
+
+
+def _bound(text: str) -> float | None:
+    if text.strip().lower() == "none":
+        return None
+    try:
+        return float(text)
+    except ValueError:
+        raise InputError(f"--v-min: expected a number of 0 or less, or 'none', found '{text}'. Try -1.") from None
 
 
 def _shape(text: str) -> Shape3:
@@ -208,6 +233,7 @@ def _calibration(data: str, shape: Shape3) -> NDArray[Any]:
     if sizes != {shape[1:]}:
         raise CalibrationError(
             f"calibration data '{data}': expected a sensor of {shape[1]}x{shape[2]} as the CNN's input, found "
-            f"{', '.join('x'.join(map(str, size)) for size in sorted(sizes))}. Try data of the sensor it was trained on."
+            f"{', '.join('x'.join(map(str, size)) for size in sorted(sizes))}. "
+            "Try data of the sensor that it was trained on."
         )
     return np.asarray(frames_of(recordings, merge_polarity=shape[0] == 1))

@@ -66,7 +66,9 @@ def _read_config(path: Path) -> dict[str, dict[str, Any]]:
     try:
         tables = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as cause:
-        raise click.UsageError(f"--config {path}: expected a TOML file, found none that can be read: {cause}") from cause
+        raise click.UsageError(
+            f"--config {path}: expected a TOML file, found none that can be read: {cause}"
+        ) from cause
     commands = {command.name: command.callback for command in app.registered_commands}
     for name, options in tables.items():
         if name not in commands or not isinstance(options, dict):
@@ -87,7 +89,10 @@ def _command(name: str) -> click.Command:
 
 
 def run_cli(arguments: Sequence[str]) -> int:
-    """Run one command line and return its exit code; errors become one sentence on stderr, with ``--json`` also JSON."""
+    """Run one command line and return its exit code.
+
+    Errors become one sentence on stderr; with ``--json`` also an object on stdout.
+    """
     debug = "--debug" in arguments
     as_json = "--json" in arguments
     try:
@@ -112,7 +117,7 @@ def run_cli(arguments: Sequence[str]) -> int:
             raise
         what = f"{Path(str(error.filename)).name}: {error.strerror}" if error.filename else str(error)
         return _failed(f"{what}. Try another path.", type(error).__name__, USAGE, as_json)
-    except Exception as error:  # noqa: BLE001 - the last resort of a command line
+    except Exception as error:
         if debug:
             raise
         text = f"internal error: {type(error).__name__}: {error}. This is a bug: try --debug and report the traceback."
@@ -130,5 +135,3 @@ def _failed(message: str, kind: str, code: int, as_json: bool) -> int:
 def main() -> None:
     """Run the command line of this process and exit with its code."""
     sys.exit(run_cli(sys.argv[1:]))
-
-

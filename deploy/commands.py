@@ -71,7 +71,7 @@ def deploy_command(
     spiking, notes = load_net_with_notes(net)
     order = parse_order(layer_order)
     wanted = monitor if monitor in (None, "all") else tuple(name.strip() for name in str(monitor).split(","))
-    kept = {key: notes[key] for key in ("network", "classes") if key in notes}
+    kept: dict[str, Any] = {str(key): notes[key] for key in ("network", "classes") if key in notes}
     program = compile_program(spiking, chip, layer_order=order, monitor=wanted, provenance=kept)
     planned = plan(spiking, chip, layer_order=order)
     if not dry_run:
@@ -214,9 +214,9 @@ def plan_tables(planned: Plan) -> list[object]:
         (
             use.layer,
             "none" if use.core is None else str(use.core.core),
-            _share(use.used.kernel_words, use.core and use.core.kernel_words),
-            _share(use.used.neuron_words, use.core and use.core.neuron_words),
-            _share(use.used.bias_words, use.core and use.core.bias_words),
+            _share(use.used.kernel_words, use.core.kernel_words if use.core else None),
+            _share(use.used.neuron_words, use.core.neuron_words if use.core else None),
+            _share(use.used.bias_words, use.core.bias_words if use.core else None),
         )
         for use in planned.cores
     ]

@@ -13,6 +13,7 @@ from spikeport.convert.simulate import STEP_US, simulate
 from spikeport.convert.synops import LayerSynops, SynopReport
 from spikeport.convert.types import SpikingNet
 from spikeport.models.events import Events
+from spikeport.models.train import classify_frames
 
 from .emulator import Emulator
 from .errors import RecordingError
@@ -66,7 +67,7 @@ def compare(
     for first in range(0, len(recordings), _BATCH):
         part, truth = recordings[first : first + _BATCH], labels[first : first + _BATCH]
         raster = stack_rasters(part, STEP_US, merge_polarity=net.input_shape[0] == 1)
-        n_cnn += int((cnn_classes(module, raster.sum(axis=0, dtype=np.float32)) == truth).sum())
+        n_cnn += int((classify_frames(module, raster.sum(axis=0, dtype=np.float32)) == truth).sum())
         n_spiking += int((simulate(net, raster).predictions() == truth).sum())
         for events, label in zip(part, truth, strict=True):
             outcome = dataclasses.replace(emulator.run(events), spikes={})
@@ -94,15 +95,6 @@ def stack_rasters(recordings: Sequence[Events], dt_us: int, *, merge_polarity: b
         events.to_raster(dt_us, n_bins=n_bins, merge_polarity=merge_polarity, dtype=np.uint16) for events in recordings
     ]
     return np.stack(rasters, axis=1)
-
-
-def cnn_classes(module: nn.Module, frames: NDArray[np.float32]) -> NDArray[np.int64]:
-    """Return the class that the CNN gives each frame; ``frames`` is ``[N, C, H, W]``."""
-    import torch
-
-    module.eval()
-    with torch.no_grad():
-        return np.asarray(module(torch.from_numpy(frames)).flatten(1).argmax(1).numpy(), np.int64)
 
 
 def count_traffic(program: Program, recordings: Sequence[Recording], window_s: float) -> SynopReport:

@@ -123,7 +123,8 @@ def _summed(maps: NDArray[Any], step: int) -> NDArray[np.int64]:
     features, height, width = maps.shape
     padded = np.zeros((features, -(-height // step) * step, -(-width // step) * step), np.int64)
     padded[:, :height, :width] = maps
-    return padded.reshape(features, padded.shape[1] // step, step, -1, step).sum(axis=(2, 4))
+    blocks = padded.reshape(features, padded.shape[1] // step, step, -1, step)
+    return np.asarray(blocks.sum(axis=(2, 4)), np.int64)
 
 
 def png(values: NDArray[Any], color: str) -> str:
@@ -140,7 +141,7 @@ def png(values: NDArray[Any], color: str) -> str:
     rgba[..., 3] = np.where(np.isnan(values), 0, 18 + np.rint(level * 237)).astype(np.uint8)
     rgba[np.isnan(values)] = 0
     buffer = io.BytesIO()
-    imsave(buffer, rgba, format="png", metadata={"Software": None})
+    imsave(buffer, rgba, format="png", metadata={"Software": None})  # type: ignore[dict-item]
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
@@ -206,7 +207,7 @@ def _figure(
     from matplotlib import rc_context, rcdefaults, rcParams
     from matplotlib.figure import Figure
 
-    style = {
+    style: dict[Any, Any] = {
         "svg.fonttype": "none",
         "svg.hashsalt": name,
         "text.parse_math": False,

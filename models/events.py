@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import operator
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,6 +12,9 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from .arrays import ArrayRecord, frozen
 from .errors import EventsError
+
+MAX_RASTER_CELLS = 1 << 31
+"""Most cells of a raster. More are a slip, such as times since 1970, rather than a wish."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -80,18 +84,24 @@ class Events(ArrayRecord):
         first event. Without ``n_bins`` there are as many bins as reach the last event; events behind the last bin
         are left out.
         Law: without ``n_bins`` the raster sums to the number of events.
+        Raises: EventsError where ``dt_us`` or ``n_bins`` makes no raster that fits, or ``dtype`` cannot hold a count.
         """
-        if dt_us < 1:
-            raise EventsError(f"dt_us: expected at least 1 microsecond, found {dt_us}. Try 10000 for bins of 10 ms.")
+        _check_bin(dt_us)
         height, width = self.sensor_size
         bins = self.t_us // dt_us
         if n_bins is None:
             n_bins = int(bins[-1]) + 1 if len(self) else 0
-        keep = bins < n_bins
         channels = 1 if merge_polarity else 2
+        if not 0 <= n_bins * channels * height * width <= MAX_RASTER_CELLS:
+            raise EventsError(
+                f"n_bins: expected 0 or more bins with at most {MAX_RASTER_CELLS} cells together, found {n_bins} bins "
+                f"of {channels}x{height}x{width}. Try from_zero() first, a longer dt_us, or n_bins."
+            )
+        keep = bins < n_bins
         channel = np.zeros(len(self), np.int64) if merge_polarity else self.p.astype(np.int64)
         index = ((bins * channels + channel) * height + self.y) * width + self.x
         counts = np.bincount(index[keep], minlength=n_bins * channels * height * width)
+        _check_counts(counts, np.dtype(dtype))
         return counts.astype(dtype).reshape(n_bins, channels, height, width)
 
     @classmethod
@@ -103,13 +113,15 @@ class Events(ArrayRecord):
         Shapes: ``raster`` is ``[T, C, H, W]`` with C of 1 (polarity 0) or 2, whole and not negative.
         Law: ``Events.from_raster(r, dt).to_raster(dt, n_bins=len(r))`` equals ``r`` (2 channels).
         """
+        _check_bin(dt_us)
         counts = np.asarray(raster)
         if counts.ndim != 4 or counts.shape[1] not in (1, 2):
             raise EventsError(
                 f"raster: expected shape [T, 1 or 2, H, W], found {list(counts.shape)}. "
                 "Try raster[:, None] for a raster without a polarity axis."
             )
-        whole = counts.astype(np.int64)
+        is_number = counts.dtype.kind in "biu" or (counts.dtype.kind == "f" and bool(np.isfinite(counts).all()))
+        whole = counts.astype(np.int64) if is_number else np.full(1, -1)
         if np.any(whole < 0) or np.any(whole != counts):
             raise EventsError("raster: expected whole event counts of 0 or more, found others. Try numpy.rint first.")
         ordered = whole.transpose(0, 2, 3, 1)
@@ -125,7 +137,7 @@ def concatenate(recordings: Sequence[Events], gap_us: int = 0) -> Events:
     Raises: EventsError where there is none, or sensor sizes differ.
     """
     if not recordings:
-        raise EventsError("concatenate: expected at least one recording, found none.")
+        raise EventsError("concatenate: expected at least one recording, found none. Try [events].")
     sizes = {recording.sensor_size for recording in recordings}
     if len(sizes) > 1:
         raise EventsError(f"concatenate: expected one sensor size, found {sorted(sizes)}. Try one call per sensor.")
@@ -140,18 +152,36 @@ def concatenate(recordings: Sequence[Events], gap_us: int = 0) -> Events:
 
 def _checked_size(size: object) -> tuple[int, int]:
     try:
-        height, width = (int(edge) for edge in size)  # type: ignore[attr-defined]
+        height, width = (operator.index(edge) for edge in size)  # type: ignore[attr-defined]
     except (TypeError, ValueError):
-        raise EventsError(f"sensor_size: expected (height, width), found {size!r}.") from None
+        raise EventsError(f"sensor_size: expected (height, width), found {size!r}. Try (34, 34).") from None
     if not (1 <= height <= 32767 and 1 <= width <= 32767):
-        raise EventsError(f"sensor_size: expected edges of 1 to 32767, found {height}x{width}.")
+        raise EventsError(f"sensor_size: expected edges of 1 to 32767, found {height}x{width}. Try 34x34.")
     return height, width
+
+
+def _check_bin(dt_us: int) -> None:
+    if dt_us < 1:
+        raise EventsError(f"dt_us: expected at least 1 microsecond, found {dt_us}. Try 10000 for bins of 10 ms.")
+
+
+def _check_counts(counts: NDArray[np.int64], dtype: np.dtype[Any]) -> None:
+    """Refuse a dtype that would wrap or round a count."""
+    most = int(counts.max(initial=0))
+    if dtype.kind == "f":
+        limit = int(2 ** (np.finfo(dtype).nmant + 1))
+    else:
+        limit = int(np.iinfo(dtype).max) if dtype.kind in "iu" else int(dtype.kind == "b")
+    if most > limit:
+        raise EventsError(f"dtype: expected one that holds a count of {most}, found {dtype}. Try numpy.int32.")
 
 
 def _check_columns(columns: dict[str, NDArray[Any]]) -> None:
     if any(column.ndim != 1 for column in columns.values()) or len({column.size for column in columns.values()}) > 1:
         shapes = ", ".join(f"{name} {list(column.shape)}" for name, column in columns.items())
-        raise EventsError(f"events: expected four 1-D arrays of equal length, found {shapes}.")
+        raise EventsError(
+            f"events: expected four 1-D arrays of equal length, found {shapes}. Try one column per field."
+        )
     for name, column in columns.items():
         if column.size and not np.issubdtype(column.dtype, np.integer) and column.dtype != np.bool_:
             raise EventsError(f"events: {name}: expected integers, found {column.dtype}. Try {name}.astype(int).")
@@ -171,6 +201,10 @@ def _check_range(name: str, values: NDArray[Any], limit: int, meaning: str) -> N
 def _check_times(times: NDArray[Any]) -> None:
     if times.size and int(times[0]) < 0:
         raise EventsError(f"events: t_us[0] is {int(times[0])}, expected 0 or more. Try t_us - t_us.min().")
+    if times.size and int(times.max()) > np.iinfo(np.int64).max:
+        raise EventsError(
+            f"events: t_us holds {int(times.max())}, expected times of 63 bits. Try times in microseconds."
+        )
     backwards = np.diff(times.astype(np.int64)) < 0
     if backwards.any():
         at = int(np.argmax(backwards)) + 1

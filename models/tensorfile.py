@@ -26,7 +26,7 @@ def pack(tensors: Mapping[str, NDArray[Any]], header: Mapping[str, Any], *, kind
     from safetensors.numpy import save
 
     text = json.dumps({**header, "kind": kind, "format": version}, sort_keys=True, allow_nan=False)
-    ordered = {name: np.ascontiguousarray(tensors[name]) for name in sorted(tensors)}
+    ordered = {name: np.asarray(tensors[name], order="C") for name in sorted(tensors)}
     return save(ordered, metadata={_KEY: text})
 
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import struct
+import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from .atomic import write_atomic
 from .errors import WeightsFileError
+from .npz import npz_arrays
 
 if TYPE_CHECKING:
     import torch
@@ -18,6 +21,18 @@ if TYPE_CHECKING:
 
 MAX_BYTES = 1 << 30
 
+_TORCH_DAMAGE = (
+    RuntimeError,
+    OSError,
+    ValueError,
+    TypeError,
+    EOFError,
+    LookupError,
+    AttributeError,
+    AssertionError,
+    MemoryError,
+    struct.error,
+)
 _SUFFIXES = (".safetensors", ".npz", ".pt", ".pth")
 
 
@@ -28,14 +43,18 @@ def save_weights(module: nn.Module, path: str | Path) -> None:
     """
     from safetensors.torch import save
 
-    write_atomic(path, save({name: tensor.detach().cpu().contiguous() for name, tensor in _state(module).items()}))
+    # Each a clone: safetensors refuses tensors that share their memory, as tied layers do.
+    write_atomic(
+        path, save({name: tensor.detach().cpu().contiguous().clone() for name, tensor in _state(module).items()})
+    )
 
 
 def load_weights(module: nn.Module, path: str | Path) -> None:
     """Load the weights at ``path`` into ``module``, on the CPU: ``.safetensors``, ``.npz``, or ``.pt``/``.pth``.
 
     A ``.pt`` file goes through torch's weights-only loader, with no other way in; a dictionary under ``state_dict`` is
-    taken too. Where no name fits but the shapes are the module's, in its order, the tensors are taken in that order.
+    taken too. Where no name fits but the shapes are the module's, in its order, the tensors of an ``.npz`` or ``.pt``
+    are taken in that order.
     Raises: WeightsFileError where the file is missing, damaged, holds code, or not the module's tensors; the module
     is then left as it was.
     """
@@ -44,19 +63,24 @@ def load_weights(module: nn.Module, path: str | Path) -> None:
     file = Path(path)
     found = _read(file)
     state = _state(module)
-    if not set(found) & set(state) and [t.shape for t in found.values()] == [t.shape for t in state.values()]:
+    keeps_order = file.suffix.lower() != ".safetensors"  # that format sorts its tensors by name
+    if (
+        keeps_order
+        and not set(found) & set(state)
+        and [t.shape for t in found.values()] == [t.shape for t in state.values()]
+    ):
         found = dict(zip(state, found.values(), strict=True))
     problems = [f"'{name}' is missing" for name in state if name not in found]
     problems += [f"'{name}' belongs to no layer" for name in found if name not in state]
-    for name in state.keys() & found.keys():
+    for name in (name for name in state if name in found):
         if found[name].shape != state[name].shape:
             shapes = f"expected {list(state[name].shape)}, found {list(found[name].shape)}"
             problems.append(f"'{name}': {shapes}")
-        elif not torch.isfinite(found[name].double()).all():
+        elif not torch.isfinite(found[name].to(state[name].dtype)).all():
             problems.append(f"'{name}' holds NaN or infinity")
     if problems:
         raise WeightsFileError(
-            f"{file.name}: not the weights of this network: {'; '.join(sorted(problems))}. "
+            f"{file.name}: not the weights of this network: {'; '.join(problems)}. "
             "Try the network it was trained as, or another checkpoint."
         )
     module.load_state_dict({name: found[name].to(tensor.dtype) for name, tensor in state.items()}, strict=False)
@@ -72,7 +96,9 @@ def _read(file: Path) -> dict[str, torch.Tensor]:
         kind = "a folder" if file.is_dir() else "nothing"
         raise WeightsFileError(f"{file.name}: expected a file of weights, found {kind} there. Try another path.")
     if file.stat().st_size > MAX_BYTES:
-        raise WeightsFileError(f"{file.name}: expected at most {MAX_BYTES} bytes, found {file.stat().st_size}.")
+        raise WeightsFileError(
+            f"{file.name}: expected at most {MAX_BYTES} bytes, found {file.stat().st_size}. Try another."
+        )
     readers = {".safetensors": _read_safetensors, ".npz": _read_npz, ".pt": _read_torch, ".pth": _read_torch}
     reader = readers.get(file.suffix.lower())
     if reader is None:
@@ -96,17 +122,14 @@ def _read_safetensors(file: Path) -> dict[str, torch.Tensor]:
 def _read_npz(file: Path) -> dict[str, torch.Tensor]:
     import torch
 
-    try:
-        with zipfile.ZipFile(file) as archive:
-            size = sum(entry.file_size for entry in archive.infolist())
-        if size > MAX_BYTES:
-            raise WeightsFileError(f"{file.name}: unpacks to {size} bytes, expected at most {MAX_BYTES}.")
-        with np.load(file, allow_pickle=False) as arrays:
-            return {name: torch.from_numpy(np.asarray(arrays[name], np.float32)) for name in arrays.files}
-    except (zipfile.BadZipFile, OSError, ValueError, TypeError, KeyError, EOFError) as cause:
-        if isinstance(cause, WeightsFileError):
-            raise
-        raise _damaged(file, "an .npz file of plain arrays", cause) from cause
+    arrays = npz_arrays(file.read_bytes(), file.name, error=WeightsFileError)
+    unreadable = [
+        f"{name!r:.60} ({array.dtype!s:.40})" for name, array in arrays.items() if array.dtype.kind not in "biuf"
+    ]
+    if unreadable:
+        raise WeightsFileError(f"{file.name}: expected numbers, found {', '.join(unreadable)}. Try arrays of float32.")
+    with np.errstate(over="ignore"):  # what is too large becomes infinite, and is refused as that
+        return {name: torch.from_numpy(array.astype(np.float32)) for name, array in arrays.items()}
 
 
 def _read_torch(file: Path) -> dict[str, torch.Tensor]:
@@ -114,14 +137,19 @@ def _read_torch(file: Path) -> dict[str, torch.Tensor]:
 
     import torch
 
+    _check_unpacked(file)
     try:
-        content = torch.load(file, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of pickle protocols, of which the loader refuses what it does not know
+            content = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as cause:
+        if "GLOBAL" not in str(cause):  # torch's own text advises to load the file with code and all
+            raise _damaged(file, "a torch file", ValueError("no pickle of plain tensors")) from cause
         raise WeightsFileError(
             f"{file.name}: holds more than weights: loading it would run code, so it is refused. "
             "Try saving its state dict: torch.save(model.state_dict(), path)."
         ) from cause
-    except (RuntimeError, OSError, ValueError, EOFError, KeyError, AttributeError, TypeError) as cause:
+    except _TORCH_DAMAGE as cause:
         raise _damaged(file, "a torch file", cause) from cause
     nested = content.get("state_dict", content) if isinstance(content, Mapping) else content
     if not isinstance(nested, Mapping) or not all(isinstance(value, torch.Tensor) for value in nested.values()):
@@ -129,9 +157,36 @@ def _read_torch(file: Path) -> dict[str, torch.Tensor]:
             f"{file.name}: expected a state dict of tensors, found {type(content).__name__}. "
             "Try torch.save(model.state_dict(), path)."
         )
+    odd = [repr(name) for name, value in nested.items() if not _is_plain(value)]
+    if odd:
+        raise WeightsFileError(
+            f"{file.name}: expected dense tensors of real numbers, found others under {', '.join(odd)}. "
+            "Try tensor.dequantize() or tensor.to_dense() before saving."
+        )
     return {str(name): value for name, value in nested.items()}
 
 
+def _is_plain(tensor: torch.Tensor) -> bool:
+    import torch
+
+    is_dense = tensor.layout == torch.strided and tensor.device.type == "cpu"
+    return is_dense and not tensor.is_quantized and not tensor.is_complex()
+
+
+def _check_unpacked(file: Path) -> None:
+    """Refuse a torch file whose zip archive unpacks to more than a network holds."""
+    try:
+        with zipfile.ZipFile(file) as archive:
+            size = sum(entry.file_size for entry in archive.infolist())
+    except (zipfile.BadZipFile, OSError, ValueError, RuntimeError, struct.error):
+        return  # torch's older format, or damage that its loader names
+    if size > MAX_BYTES:
+        raise WeightsFileError(
+            f"{file.name}: expected at most {MAX_BYTES} bytes, found {size} when unpacked. Try another."
+        )
+
+
 def _damaged(file: Path, kind: str, cause: BaseException) -> WeightsFileError:
-    reason: Any = str(cause).strip().splitlines() or [type(cause).__name__]
-    return WeightsFileError(f"{file.name}: expected {kind}, found a damaged or foreign file ({reason[0]}). Try another.")
+    lines = str(cause).strip().splitlines() if not isinstance(cause, (LookupError, OSError)) else []
+    reason = lines[0][:100] if lines else type(cause).__name__
+    return WeightsFileError(f"{file.name}: expected {kind}, found a damaged or foreign file ({reason}). Try another.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import importlib.util
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -66,7 +67,8 @@ def load_network(spec: str) -> Network:
         return Network(_user_module(spec))
     near = difflib.get_close_matches(spec, ZOO, n=1)
     raise ModelNameError(
-        f"network '{spec}': expected one of {', '.join(ZOO)}, or my_net.py:function. Try {near[0] if near else 'digits'}."
+        f"network '{spec}': expected one of {', '.join(ZOO)}, or my_net.py:function. "
+        f"Try {near[0] if near else 'digits'}."
     )
 
 
@@ -76,23 +78,35 @@ def _user_module(spec: str) -> nn.Module:
     path_text, _, name = spec.rpartition(":") if ":" in spec else (spec, "", "")
     path = Path(path_text)
     if not name:
-        raise ModelNameError(f"network '{path.name}': expected file.py:function, found no function. Try {path.name}:build.")
+        raise ModelNameError(
+            f"network '{path.name}': expected file.py:function, found no function. Try {path.name}:build."
+        )
     if not path.is_file():
-        raise ModelNameError(f"network '{path.name}:{name}': expected a Python file, found nothing there. Try its full path.")
+        raise ModelNameError(
+            f"network '{path.name}:{name}': expected a Python file, found nothing there. Try its full path."
+        )
+    search_path = list(sys.path)
     try:
+        sys.path.insert(0, str(path.parent.resolve()))  # for imports of its neighbors, as when Python runs the file
         builder = getattr(_run_file(path), name, None)
         if not callable(builder):
-            raise ModelNameError(f"network '{path.name}:{name}': the file has no function '{name}'. Try a name it defines.")
+            raise ModelNameError(
+                f"network '{path.name}:{name}': the file has no function '{name}'. Try a name it defines."
+            )
         module = builder()
     except ModelNameError:
         raise
-    except Exception as cause:  # the user's code may raise anything
+    except (Exception, SystemExit) as cause:  # the user's code may raise anything
         raise ModelNameError(
-            f"network '{path.name}:{name}': the file raised {type(cause).__name__}: {cause}. Try running it with Python."
+            f"network '{path.name}:{name}': the file raised {type(cause).__name__}: {cause}. "
+            "Try running it with Python."
         ) from cause
+    finally:
+        sys.path[:] = search_path
     if not isinstance(module, torch.nn.Module):
         raise ModelNameError(
-            f"network '{path.name}:{name}': expected a torch.nn.Module from {name}(), found {type(module).__name__}."
+            f"network '{path.name}:{name}': expected a torch.nn.Module from {name}(), found {type(module).__name__}. "
+            f"Try `return` in {name}()."
         )
     return module
 
@@ -100,7 +114,10 @@ def _user_module(spec: str) -> nn.Module:
 def _run_file(path: Path) -> object:
     found = importlib.util.spec_from_file_location(f"spikeport_user_{path.stem}", path)
     if found is None or found.loader is None:
-        raise ModelNameError(f"network '{path.name}': expected a Python file that can be imported.")
+        raise ModelNameError(
+            f"network '{path.name}': expected a Python file that can be imported. Try a name that ends in .py."
+        )
     module = importlib.util.module_from_spec(found)
+    sys.modules[found.name] = module  # dataclasses and pickle look a class's module up there
     found.loader.exec_module(module)
     return module

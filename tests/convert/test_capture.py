@@ -49,7 +49,8 @@ class Functional(nn.Module):
         x = self.features[2](x).relu()
         x = F.relu_(self.features[3](x))
         x = F.dropout(x, training=self.training)
-        return self.head(x.view(x.size(0), -1))
+        out: torch.Tensor = self.head(x.view(x.size(0), -1))
+        return out
 
 
 def test_functional_rectifiers_are_converted_like_layers() -> None:
@@ -66,7 +67,8 @@ def test_a_module_used_twice_becomes_two_nodes_with_distinct_names() -> None:
             self.conv = nn.Conv2d(1, 1, 3)
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return self.conv(F.relu(self.conv(x)))
+            out: torch.Tensor = self.conv(F.relu(self.conv(x)))
+            return out
 
     names = [node.name for node in capture(Twice(), (1, 8, 8))]
     assert len(set(names)) == len(names)
@@ -162,7 +164,7 @@ def test_a_wrong_input_shape_is_said_with_the_reason() -> None:
 def test_weights_that_are_not_finite_are_refused(value: float) -> None:
     module = _chain()
     with torch.no_grad():
-        module[0].weight[0, 0, 0, 0] = value  # type: ignore[index, union-attr, operator]
+        module[0].weight[0, 0, 0, 0] = value  # type: ignore[operator]
     with pytest.raises(WeightValueError, match=r"layer 'conv0': .* found 1 NaN or infinite of 72"):
         capture(module, (2, 8, 8))
 
@@ -174,6 +176,6 @@ def test_a_subclass_with_a_forward_of_its_own_breaks_the_gate() -> None:
 
     module = nn.Sequential(Doubling(1, 2, 3), nn.ReLU())
     with torch.no_grad():
-        module[0].weight.fill_(0.1)  # type: ignore[union-attr, operator]
+        module[0].weight.fill_(0.1)  # type: ignore[operator]
     with pytest.raises(CaptureError, match="is not the function of Sequential"):
         compare(module, capture(module, (1, 8, 8)), torch.rand(2, 1, 8, 8))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from spikeport.convert.errors import CalibrationError, InputError, InvalidNetErr
 from spikeport.convert.evaluate import TOLERANCE, evaluate
 from spikeport.convert.fold import fold
 from spikeport.convert.graph import Conv, Input, Relu, SumPool
-from spikeport.convert.types import Edge, SpikingNet
+from spikeport.convert.types import Edge, SpikingLayer, SpikingNet
 from spikeport.models.events import Events
 
 from .networks import Case, plain_cnns
@@ -131,7 +132,7 @@ def test_branches_are_simulated_by_shifting_and_adding() -> None:
         to_sinabs(branched)
 
 
-def _renamed(layer, **changes):  # type: ignore[no-untyped-def]
+def _renamed(layer: SpikingLayer, **changes: Any) -> SpikingLayer:
     import dataclasses
 
     return dataclasses.replace(layer, name="last", **changes)
@@ -150,7 +151,7 @@ def _renamed(layer, **changes):  # type: ignore[no-untyped-def]
 def test_calibration_data_that_cannot_set_scales_is_refused(data: np.ndarray, error: type, words: str) -> None:
     module = nn.Sequential(nn.Conv2d(1, 2, 3, bias=False), nn.ReLU())
     with torch.no_grad():
-        module[0].weight.fill_(0.5)  # type: ignore[union-attr, operator]
+        module[0].weight.fill_(0.5)  # type: ignore[operator]
     with pytest.raises(error, match=words):
         convert(module, (1, 8, 8), data=data)
 
@@ -175,4 +176,4 @@ def test_rasters_and_recordings_that_do_not_match_are_refused() -> None:
     with pytest.raises(InputError, match=r"expected a sensor of 8x8 .* found 9x9"):
         simulate_events(net, Events(np.array([1]), np.array([1]), np.array([1]), np.array([5]), (9, 9)))
     with pytest.raises(InputError, match="at least one event"):
-        simulate_events(net, Events(*(np.zeros(0, int),) * 4, (8, 8)))  # type: ignore[arg-type, misc]
+        simulate_events(net, Events(*(np.zeros(0, int),) * 4, (8, 8)))

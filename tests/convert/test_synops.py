@@ -85,9 +85,8 @@ def _digits_like() -> SpikingNet:
 
 def test_events_are_simulated_in_steps_of_10_ms_before_counting() -> None:
     rng = np.random.default_rng(0)
-    events = Events(
-        *rng.integers(0, 20, (2, 500)), rng.integers(0, 2, 500), np.sort(rng.integers(0, 50_000, 500)), (20, 20)
-    )
+    x, y = rng.integers(0, 20, (2, 500))
+    events = Events(x, y, rng.integers(0, 2, 500), np.sort(rng.integers(0, 50_000, 500)), (20, 20))
     report = count_synops(_digits_like(), events)
     assert report.layers[0].n_input_spikes == 500
     assert report.window_s == pytest.approx(0.05)
@@ -98,7 +97,7 @@ def test_border_spikes_that_a_pool_drops_are_emitted_but_do_not_arrive() -> None
     module = nn.Sequential(nn.Conv2d(1, 2, 2), nn.ReLU(), nn.AvgPool2d(2), nn.Conv2d(2, 2, 1), nn.ReLU())
     net = convert(module, (1, 6, 6)).net  # maps of 5x5 before a pool of 2
     with torch.no_grad():
-        module[0].weight.fill_(1.0)  # type: ignore[union-attr, operator]
+        module[0].weight.fill_(1.0)  # type: ignore[operator]
     net = convert(module, (1, 6, 6)).net
     report = count_synops(net, simulate(net, np.ones((3, 1, 6, 6))))
     second = report.layers[1]

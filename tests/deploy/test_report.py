@@ -314,7 +314,8 @@ def test_a_nearly_empty_recording_has_a_page(n_events: int) -> None:
 
 
 def test_events_at_one_instant_have_a_page_without_time_courses() -> None:
-    instant = Events([1, 2], [1, 2], [0, 1], [50, 50], (10, 10))
+    one_two = np.array([1, 2])
+    instant = Events(one_two, one_two, one_two - 1, np.array([50, 50]), (10, 10))
     text = render_html(Report("instant", small_program(), events=instant))
     assert "2 events in 0.0 ms" in " ".join(" ".join(Page(text).words).split())
     assert "<svg" not in text

@@ -1,0 +1,5 @@
+"""``python -m spikeport.deploy``: the command ``spikeport``."""
+
+from .cli import main
+
+main()

@@ -1,0 +1,297 @@
+"""One training loop: frames accumulated over random windows of event recordings, cross entropy, Adam."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import dataclasses
+import sys
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .data import EventDataset, frames_of
+from .errors import DataError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainSettings:
+    """How to train.
+
+    Units: a frame is the sum over a window of ``window_min`` to 1 of a recording's length (the more likely the longer),
+    anywhere in it; ``shift_px``, ``rotation_deg`` and ``stretch`` (relative) bound the random affine map of each frame;
+    ``n_dropout_draws`` masks are drawn for each frame at the first dropout layer; ``validation_share`` of the
+    recordings, at most 500, choose the best epoch.
+    """
+
+    epochs: int = 60
+    batch_size: int = 64
+    learning_rate: float = 1e-2
+    window_min: float = 0.1
+    shift_px: float = 1.0
+    rotation_deg: float = 7.0
+    stretch: float = 0.05
+    n_dropout_draws: int = 4
+    validation_share: float = 0.1
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        checks = {
+            "epochs": self.epochs >= 1,
+            "batch_size": self.batch_size >= 1,
+            "learning_rate": 0 < self.learning_rate < 1,
+            "window_min": 0 < self.window_min <= 1,
+            "n_dropout_draws": self.n_dropout_draws >= 1,
+            "validation_share": 0 <= self.validation_share < 1,
+        }
+        wrong = [f"{name}: {getattr(self, name)!r} is outside its range" for name, is_in in checks.items() if not is_in]
+        if wrong:
+            raise DataError(f"training settings: {'; '.join(wrong)}. Try TrainSettings() as it is.")
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainResult:
+    """What happened in training; ``history`` has one ``(loss, validation accuracy)`` per epoch."""
+
+    best_epoch: int
+    best_accuracy: float
+    history: tuple[tuple[float, float], ...]
+    n_train: int
+    n_validation: int
+    wall_s: float
+
+
+def train(
+    module: nn.Module, dataset: EventDataset, *, epochs: int | None = None, settings: TrainSettings | None = None
+) -> TrainResult:
+    """Train ``module`` in place on the recordings of ``dataset`` and return how it went; the best weights are kept.
+
+    A final ReLU is left out of the loss, which sees the values before it: an output that has died would learn nothing.
+    Law: equal modules, data, settings and numbers of threads give equal weights.
+    Raises: DataError where recordings have no label or the module does not take their frames.
+    """
+    import torch
+    import torch.nn.functional as F
+
+    settings = settings or TrainSettings()
+    if epochs is not None:
+        settings = dataclasses.replace(settings, epochs=epochs)
+    _check(module, dataset)
+    started = time.perf_counter()
+    rng = np.random.default_rng(settings.seed)
+    torch.manual_seed(settings.seed)
+    order = rng.permutation(len(dataset))
+    n_validation = min(500, int(settings.validation_share * len(dataset)))
+    held_out, used = order[:n_validation] if n_validation else order, order[n_validation:]
+    windows = _Windows(dataset, in_channels(module))
+    logits = _without_last_relu(module)
+    whole, truth = windows.draw(held_out, rng, 1.0), dataset.labels[held_out]
+    module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    steps = max(2, settings.epochs * -(-len(used) // settings.batch_size))
+    optimizer = torch.optim.Adam(module.parameters(), lr=settings.learning_rate)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, settings.learning_rate, total_steps=steps, pct_start=0.1)
+    history: list[tuple[float, float]] = []
+    best: tuple[float, int, dict[str, torch.Tensor]] = (-1.0, -1, {})
+    with _progress(settings.epochs) as advance, _repeated_at_dropout(module, settings.n_dropout_draws) as n_draws:
+        for epoch in range(settings.epochs):
+            module.train()
+            losses = []
+            shuffled = rng.permutation(used)
+            for first in range(0, len(shuffled), settings.batch_size):
+                chosen = shuffled[first : first + settings.batch_size]
+                frames = torch.from_numpy(windows.draw(chosen, rng, settings.window_min))
+                frames = _augmented(frames, rng, settings)
+                target = torch.from_numpy(dataset.labels[chosen]).repeat(n_draws)
+                loss = F.cross_entropy(logits(frames.contiguous(memory_format=torch.channels_last)), target)
+                optimizer.zero_grad()
+                loss.backward()  # type: ignore[no-untyped-call]
+                optimizer.step()
+                schedule.step()
+                losses.append(float(loss.detach()))
+            right = float((classify_frames(module, whole) == truth).mean())
+            history.append((float(np.mean(losses)), right))
+            if right >= best[0]:
+                best = (right, epoch, copy.deepcopy(module.state_dict()))
+            advance(f"loss {history[-1][0]:.3f}, validation {right:.1%}")
+    module.load_state_dict(best[2])
+    module.to(memory_format=torch.contiguous_format).eval()  # type: ignore[call-overload]
+    wall_s = time.perf_counter() - started
+    return TrainResult(best[1] + 1, best[0], tuple(history), len(used), len(held_out), wall_s)
+
+
+def accuracy(module: nn.Module, dataset: EventDataset) -> float:
+    """Return the share of recordings, summed over their whole length, that ``module`` classifies right."""
+    right = 0
+    for first in range(0, len(dataset), 256):
+        part = dataset.recordings[first : first + 256]
+        frames = frames_of(part, merge_polarity=in_channels(module) == 1)
+        right += int((classify_frames(module, frames) == dataset.labels[first : first + 256]).sum())
+    return right / len(dataset)
+
+
+def classify_frames(module: nn.Module, frames: NDArray[np.float32]) -> NDArray[np.int64]:
+    """Return the class of each frame, -1 where all outputs are equal: behind a final ReLU that is no answer.
+
+    Shapes: ``frames`` is ``[N, C, H, W]``, the result ``[N]``.
+    """
+    import torch
+
+    module.eval()
+    with torch.no_grad():
+        outputs = module(torch.from_numpy(np.ascontiguousarray(frames, np.float32))).flatten(1)
+    answers = torch.where(outputs.amax(1) > outputs.amin(1), outputs.argmax(1), -1)
+    return np.asarray(answers.numpy(), np.int64)
+
+
+def in_channels(module: nn.Module) -> int:
+    """Return the input channels of the first convolution of ``module``.
+
+    Raises: DataError where it has none.
+    """
+    from torch import nn
+
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv2d):
+            return layer.in_channels
+    raise DataError(f"{type(module).__name__}: expected a CNN with a Conv2d, found none.")
+
+
+class _Windows:
+    """Frames over random windows, counted straight from the events of all recordings side by side."""
+
+    def __init__(self, dataset: EventDataset, channels: int) -> None:
+        self.channels = channels
+        self.height, self.width = dataset.recordings[0].sensor_size
+        self.starts = np.cumsum([0, *(len(events) for events in dataset.recordings)])
+        self.times = [events.t_us for events in dataset.recordings]
+        area = self.height * self.width
+        self.pixels = np.concatenate(
+            [
+                (events.p.astype(np.int64) * area if channels == 2 else 0)
+                + events.y.astype(np.int64) * self.width
+                + events.x
+                for events in dataset.recordings
+            ]
+        )
+
+    def draw(self, chosen: NDArray[np.int64], rng: np.random.Generator, shortest: float) -> NDArray[np.float32]:
+        """Return one frame ``[N, C, H, W]`` per chosen recording, over a window of its own."""
+        parts, lengths = [], []
+        for index in chosen:
+            times = self.times[index]
+            duration = int(times[-1]) + 1
+            length = (shortest + (1.0 - shortest) * np.sqrt(rng.uniform())) * duration
+            start = rng.uniform(0.0, duration - length)
+            first, last = np.searchsorted(times, [start, start + length]) + self.starts[index]
+            parts.append(self.pixels[first:last])
+            lengths.append(last - first)
+        size = self.channels * self.height * self.width
+        base = np.repeat(np.arange(len(chosen)) * size, lengths)
+        counts = np.bincount(np.concatenate(parts) + base, minlength=len(chosen) * size)
+        return counts.reshape(len(chosen), self.channels, self.height, self.width).astype(np.float32)
+
+
+def _augmented(frames: torch.Tensor, rng: np.random.Generator, settings: TrainSettings) -> torch.Tensor:
+    """Return the frames under small random rotations, stretches, shears and shifts."""
+    import torch
+    import torch.nn.functional as F
+
+    n, edge = len(frames), frames.shape[-1]
+    angle = np.deg2rad(rng.uniform(-settings.rotation_deg, settings.rotation_deg, n))
+    scale = np.exp(rng.uniform(-settings.stretch, settings.stretch, n))
+    shear = rng.uniform(-settings.stretch, settings.stretch, n)
+    shift = rng.uniform(-settings.shift_px, settings.shift_px, (n, 2)) * 2 / edge
+    matrix = np.empty((n, 2, 3), np.float32)
+    matrix[:, 0, 0] = matrix[:, 1, 1] = np.cos(angle) * scale
+    matrix[:, 0, 1] = -np.sin(angle) * scale + shear
+    matrix[:, 1, 0] = np.sin(angle) * scale
+    matrix[:, :, 2] = shift
+    grid = F.affine_grid(torch.from_numpy(matrix), list(frames.shape), align_corners=False)
+    return F.grid_sample(frames, grid, align_corners=False)
+
+
+def _without_last_relu(module: nn.Module) -> nn.Module:
+    from torch import nn
+
+    if isinstance(module, nn.Sequential) and len(module) > 1 and isinstance(module[-1], nn.ReLU):
+        return module[:-1]
+    return module
+
+
+@contextlib.contextmanager
+def _repeated_at_dropout(module: nn.Module, n_draws: int) -> Iterator[int]:
+    """Give each frame ``n_draws`` dropout masks: the first dropout layer repeats its batch while training.
+
+    Yields the number of rows per frame that come out: 1 for a module without dropout. The layers in front, which cost
+    most, run once per frame.
+    """
+    from torch import nn
+
+    first = next((layer for layer in module.modules() if isinstance(layer, (nn.Dropout, nn.Dropout2d))), None)
+    if first is None or n_draws == 1:
+        yield 1
+        return
+
+    def repeat(layer: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...] | None:
+        (x,) = inputs
+        return (x.repeat(n_draws, *(1,) * (x.ndim - 1)),) if layer.training else None
+
+    handle = first.register_forward_pre_hook(repeat)
+    try:
+        yield n_draws
+    finally:
+        handle.remove()
+
+
+@contextlib.contextmanager
+def _progress(epochs: int) -> Iterator[Any]:
+    """Yield a function that moves the progress bar by one epoch; the bar is on stderr, and only on a terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("Training"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.description}"),
+    )
+    with Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty()) as bar:
+        task = bar.add_task("", total=epochs)
+        yield lambda text: bar.update(task, advance=1, description=text)
+
+
+def _check(module: nn.Module, dataset: EventDataset) -> None:
+    import torch
+
+    sizes = {events.sensor_size for events in dataset.recordings}
+    if (dataset.labels < 0).any():
+        raise DataError(f"data set '{dataset.name}': expected a label for each recording, found some without.")
+    if len(sizes) > 1:
+        raise DataError(f"data set '{dataset.name}': expected one sensor size, found {sorted(sizes)}.")
+    if any(not len(events) for events in dataset.recordings):
+        raise DataError(f"data set '{dataset.name}': expected events in each recording, found one without.")
+    (height, width) = sizes.pop()
+    shape = (in_channels(module), height, width)
+    if shape[0] not in (1, 2):
+        raise DataError(f"{type(module).__name__}: expected 1 or 2 input channels, found {shape[0]}.")
+    try:
+        with torch.no_grad():
+            outputs = copy.deepcopy(module).eval()(torch.zeros(1, *shape)).flatten(1)
+    except RuntimeError as cause:
+        reason = str(cause).splitlines()[0]
+        raise DataError(
+            f"{type(module).__name__} does not run on frames of {shape}: {reason}. Try another network."
+        ) from cause
+    if outputs.shape[1] <= int(dataset.labels.max()):
+        raise DataError(
+            f"{type(module).__name__}: expected an output for each class up to {int(dataset.labels.max())}, "
+            f"found {outputs.shape[1]}."
+        )
