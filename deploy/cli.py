@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import sys
@@ -10,8 +11,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import click
 import typer
+from typer.exceptions import TyperException
 
 from spikeport.convert.cli import convert_command, estimate_command
 from spikeport.convert.errors import ConvertError
@@ -31,7 +32,6 @@ OK, INTERNAL, USAGE, INTERRUPTED = 0, 1, 2, 130
 app = typer.Typer(
     name="spikeport",
     help="Port a plain CNN to a spiking chip: convert, plan, deploy, run, report. Start with: spikeport demo",
-    no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     epilog="Exit codes: 0 ok, 1 internal error, 2 usage, 3 unsupported layer, 4 does not fit, 5 verification mismatch, "
@@ -66,26 +66,24 @@ def _read_config(path: Path) -> dict[str, dict[str, Any]]:
     try:
         tables = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as cause:
-        raise click.UsageError(
-            f"--config {path}: expected a TOML file, found none that can be read: {cause}"
-        ) from cause
-    commands = {command.name: command.callback for command in app.registered_commands}
+        raise typer.BadParameter(f"{path}: expected a TOML file, found none that can be read: {cause}") from cause
+    commands = _options_of_commands()
     for name, options in tables.items():
         if name not in commands or not isinstance(options, dict):
-            raise click.UsageError(f"--config {path}: [{name}]: expected a table of {', '.join(map(str, commands))}.")
-        known = {parameter.name for parameter in _command(str(name)).params}
-        unknown = sorted(key for key in options if key.replace("-", "_") not in known)
+            raise typer.BadParameter(f"{path}: [{name}]: expected a table of {', '.join(map(str, commands))}.")
+        unknown = sorted(key for key in options if key.replace("-", "_") not in commands[name])
         if unknown:
-            raise click.UsageError(f"--config {path}: [{name}] {unknown[0]}: no such option of `spikeport {name}`.")
+            raise typer.BadParameter(f"{path}: [{name}] {unknown[0]}: no such option of `spikeport {name}`.")
     return {name: {key.replace("-", "_"): value for key, value in options.items()} for name, options in tables.items()}
 
 
-def _command(name: str) -> click.Command:
-    group = typer.main.get_command(app)
-    command = group.get_command(click.Context(group), name) if isinstance(group, click.Group) else None
-    if command is None:
-        raise click.UsageError(f"no command '{name}'.")
-    return command
+def _options_of_commands() -> dict[str, set[str]]:
+    """Return the parameters of each command, by the names that its function has for them."""
+    return {
+        str(command.name): set(inspect.signature(command.callback).parameters)
+        for command in app.registered_commands
+        if command.callback is not None
+    }
 
 
 def run_cli(arguments: Sequence[str]) -> int:
@@ -96,15 +94,16 @@ def run_cli(arguments: Sequence[str]) -> int:
     debug = "--debug" in arguments
     as_json = "--json" in arguments
     try:
-        result = app(list(arguments), standalone_mode=False)
-    except click.exceptions.Exit as stop:
-        return int(stop.exit_code)
-    except (click.exceptions.Abort, KeyboardInterrupt):
+        result = app(list(arguments) or ["--help"], prog_name="spikeport", standalone_mode=False)
+    except typer.Exit as stop:
+        return stop.exit_code
+    except (typer.Abort, KeyboardInterrupt):
         say("Interrupted.")
         return INTERRUPTED
-    except click.ClickException as error:
-        where = f"\n{error.ctx.get_usage()}" if isinstance(error, click.UsageError) and error.ctx else ""
-        return _failed(error.format_message() + where, "UsageError", USAGE, as_json)
+    except TyperException as error:
+        context = getattr(error, "ctx", None)
+        usage = f"\n{context.get_usage()}" if context is not None else ""
+        return _failed(error.format_message() + usage, "UsageError", USAGE, as_json)
     except (ModelsError, ConvertError, DeployError) as error:
         if debug:
             raise

@@ -76,12 +76,13 @@ def simulate_dvs(frames: ArrayLike, times_us: ArrayLike, *, model: DvsModel | No
     Units: event times are on the scale of ``times_us``, rounded down to whole microseconds.
     Law: without refractory time, spread and noise, ``threshold`` times the sum of a pixel's signed events is
     within one threshold of its total change of log intensity. Inverting the log intensities swaps the polarities.
-    Raises: EventsError where shapes differ, a frame is negative or not finite, or times do not increase.
+    Raises: EventsError where shapes differ, a frame is negative or not finite, times do not increase, or the seed is
+    negative.
     """
     model = model or DvsModel()
     stack, times = np.asarray(frames, np.float64), np.asarray(times_us, np.float64)
     _check_stack(stack, times)
-    rng = np.random.default_rng([seed, 1])
+    rng = _generator(seed, 1)
     height, width = stack.shape[1:]
     spread = 1.0 + model.threshold_spread * rng.standard_normal((height, width))
     thresholds = model.threshold * np.clip(spread, 0.2, None)
@@ -113,11 +114,11 @@ def saccade_recording(
 
     Shapes: ``image`` is ``[S, S]`` of 0..255 (integers) or 0..1 (floats), strokes bright; 28 x 28 in N-MNIST.
     Law: a pure function of its arguments: the same seed gives the same events whatever else is simulated.
-    Raises: EventsError where the image is not square, has values outside its range or does not fit the sensor.
+    Raises: EventsError where the image is not square or has values outside its range, or the sensor is too small.
     """
     model, path = model or DvsModel(), path or SaccadePath()
     picture = _checked_image(image, sensor_size)
-    rng = np.random.default_rng([seed, 0])
+    rng = _generator(seed, 0)
     corners = np.asarray(path.corners) + path.wobble * rng.standard_normal((3, 2))
     shifts, times = _trajectory(corners, path)
     frames = _moved(picture, shifts, sensor_size)
@@ -159,8 +160,8 @@ def _moved(picture: NDArray[np.float64], shifts: NDArray[np.float64], size: int)
     source = pixels - shifts[:, :, None] * (edge / 28.0)
     low = np.floor(source).astype(np.int64)
     part = source - low
-    low = np.clip(low, -1, edge) + 1
-    padded = np.pad(picture, ((1, 2), (1, 2)))
+    low = np.clip(low, -2, edge) + 2
+    padded = np.pad(picture, 2)  # two blank pixels on each side: what is beyond the picture is blank
     rows, row_part = low[:, 1], part[:, 1, :, None]
     mixed = padded[rows] * (1 - row_part) + padded[rows + 1] * row_part
     columns, column_part = low[:, 0][:, None, :], part[:, 0][:, None, :]
@@ -210,7 +211,7 @@ def cross_pixels(
                         reference = after
                     continue
                 slope = (after - before) / (end - begin)
-                if release > begin:
+                if release >= begin:
                     reference = before + slope * (release - begin)
                 sign = 1.0 if slope > 0 else -1.0
                 while (after - reference) * sign >= threshold:
@@ -233,19 +234,25 @@ def cross_pixels(
 
 def _require(name: str, value: float, low: float) -> None:
     if not (math.isfinite(value) and value >= low):
-        raise EventsError(f"{name}: expected a finite number of at least {low:g}, found {value!r}.")
+        raise EventsError(f"{name}: expected a finite number of at least {low:g}, found {value!r}. Try the default.")
+
+
+def _generator(seed: int, stream: int) -> np.random.Generator:
+    if seed < 0:
+        raise EventsError(f"seed: expected 0 or more, found {seed}. Try {-seed}.")
+    return np.random.default_rng([seed, stream])
 
 
 def _check_stack(stack: NDArray[np.float64], times: NDArray[np.float64]) -> None:
     if stack.ndim != 3 or times.shape != stack.shape[:1] or len(times) < 2:
         raise EventsError(
             f"frames: expected shape [T, H, W] with one time per frame and T of 2 or more, found {list(stack.shape)} "
-            f"and times {list(times.shape)}."
+            f"and times {list(times.shape)}. Try two frames or more."
         )
     if not np.isfinite(stack).all() or (stack < 0).any():
         raise EventsError("frames: expected finite intensities of 0 or more. Try frames - frames.min().")
     if not np.isfinite(times).all() or times[0] < 0 or (np.diff(times) <= 0).any():
-        raise EventsError("times_us: expected times of 0 or more that increase from frame to frame.")
+        raise EventsError("times_us: expected times of 0 or more that increase from frame to frame. Try numpy.arange.")
 
 
 def _checked_image(image: ArrayLike, sensor_size: int) -> NDArray[np.float64]:
@@ -253,7 +260,7 @@ def _checked_image(image: ArrayLike, sensor_size: int) -> NDArray[np.float64]:
     if given.ndim != 2 or given.shape[0] != given.shape[1] or given.size == 0:
         raise EventsError(f"image: expected a square [S, S], found {list(given.shape)}. Try padding or cropping it.")
     if sensor_size < 8:
-        raise EventsError(f"sensor_size: expected an edge of 8 pixels or more, found {sensor_size}.")
+        raise EventsError(f"sensor_size: expected an edge of 8 pixels or more, found {sensor_size}. Try 34.")
     top = 255.0 if np.issubdtype(given.dtype, np.integer) else 1.0
     picture = given.astype(np.float64) / top
     if not np.isfinite(picture).all() or picture.min() < 0 or picture.max() > 1:

@@ -21,7 +21,7 @@ from .errors import ModelsError
 MAX_BYTES = 1 << 30
 """Most bytes that an archive says it unpacks to."""
 
-_ZIP_DAMAGE = (
+ZIP_DAMAGE = (
     zipfile.BadZipFile,
     zlib.error,
     lzma.LZMAError,
@@ -32,6 +32,8 @@ _ZIP_DAMAGE = (
     LookupError,
     RuntimeError,  # encrypted; NotImplementedError is one too: another kind of compression
 )
+"""What reading a damaged zip archive raises."""
+
 _NPY_DAMAGE = (ValueError, TypeError, LookupError, SyntaxError, tokenize.TokenError, RecursionError, MemoryError)
 
 
@@ -45,7 +47,7 @@ def npz_arrays(data: bytes, name: str, *, error: type[ModelsError]) -> dict[str,
             entries = [entry for entry in archive.infolist() if entry.filename.endswith(".npy")]
             declared = sum(entry.file_size for entry in entries)
             contents = {} if declared > MAX_BYTES else {entry.filename: archive.read(entry) for entry in entries}
-    except _ZIP_DAMAGE as cause:
+    except ZIP_DAMAGE as cause:
         raise error(
             f"{name}: expected an .npz file, found a damaged or foreign one ({_reason(cause)}). Try numpy.savez again."
         ) from cause

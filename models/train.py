@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import dataclasses
+import math
 import sys
 import time
 from collections.abc import Iterator
@@ -21,19 +22,23 @@ if TYPE_CHECKING:
     from torch import nn
 
 
+_N_VIEWS = 3
+"""Random windows of each validation recording that the best epoch is chosen by, beside its whole sum."""
+
+
 @dataclasses.dataclass(frozen=True)
 class TrainSettings:
     """How to train.
 
-    Units: a frame is the sum over a window of ``window_min`` to 1 of a recording's length (the more likely the longer),
-    anywhere in it; ``shift_px``, ``rotation_deg`` and ``stretch`` (relative) bound the random affine map of each frame;
+    Units: a frame is the sum over a window of ``window_min`` to 1 of a recording's length, uniform, anywhere in it;
+    ``shift_px``, ``rotation_deg`` and ``stretch`` (relative) bound the random affine map of each frame;
     ``n_dropout_draws`` masks are drawn for each frame at the first dropout layer; ``validation_share`` of the
-    recordings, at most 500, choose the best epoch.
+    recordings, at most 500, choose the best epoch, by sums over all of them and over random windows.
     """
 
     epochs: int = 60
-    batch_size: int = 64
-    learning_rate: float = 1e-2
+    batch_size: int = 32
+    learning_rate: float = 5e-3
     window_min: float = 0.1
     shift_px: float = 1.0
     rotation_deg: float = 7.0
@@ -49,7 +54,11 @@ class TrainSettings:
             "learning_rate": 0 < self.learning_rate < 1,
             "window_min": 0 < self.window_min <= 1,
             "n_dropout_draws": self.n_dropout_draws >= 1,
+            "shift_px": 0 <= self.shift_px < math.inf,
+            "rotation_deg": 0 <= self.rotation_deg <= 180,
+            "stretch": 0 <= self.stretch < 1,
             "validation_share": 0 <= self.validation_share < 1,
+            "seed": self.seed >= 0,
         }
         wrong = [f"{name}: {getattr(self, name)!r} is outside its range" for name, is_in in checks.items() if not is_in]
         if wrong:
@@ -74,8 +83,10 @@ def train(
     """Train ``module`` in place on the recordings of ``dataset`` and return how it went; the best weights are kept.
 
     A final ReLU is left out of the loss, which sees the values before it: an output that has died would learn nothing.
-    Law: equal modules, data, settings and numbers of threads give equal weights.
-    Raises: DataError where recordings have no label or the module does not take their frames.
+    For a CNN without biases each frame is scaled to a mean of 1: it changes no class, and a window with few events
+    counts as much in the loss as a whole recording.
+    Law: equal modules, data, settings and numbers of threads give equal weights; torch's own random state stays.
+    Raises: DataError where recordings have no label, the module does not take their frames, or the loss diverges.
     """
     import torch
     import torch.nn.functional as F
@@ -86,28 +97,33 @@ def train(
     _check(module, dataset)
     started = time.perf_counter()
     rng = np.random.default_rng(settings.seed)
-    torch.manual_seed(settings.seed)
     order = rng.permutation(len(dataset))
     n_validation = min(500, int(settings.validation_share * len(dataset)))
     held_out, used = order[:n_validation] if n_validation else order, order[n_validation:]
     windows = _Windows(dataset, in_channels(module))
+    is_scaled = not any(name.endswith("bias") for name, _ in module.named_parameters())
+    shown = np.concatenate([windows.draw(held_out, rng, low) for low in (1.0, *(settings.window_min,) * _N_VIEWS)])
+    truth = np.tile(dataset.labels[held_out], 1 + _N_VIEWS)
     logits = _without_last_relu(module)
-    whole, truth = windows.draw(held_out, rng, 1.0), dataset.labels[held_out]
     module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     steps = max(2, settings.epochs * -(-len(used) // settings.batch_size))
     optimizer = torch.optim.Adam(module.parameters(), lr=settings.learning_rate)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, settings.learning_rate, total_steps=steps, pct_start=0.1)
     history: list[tuple[float, float]] = []
     best: tuple[float, int, dict[str, torch.Tensor]] = (-1.0, -1, {})
-    with _progress(settings.epochs) as advance, _repeated_at_dropout(module, settings.n_dropout_draws) as n_draws:
+    with (
+        torch.random.fork_rng(devices=[]),
+        _progress(settings.epochs) as advance,
+        _repeated_at_dropout(module, settings.n_dropout_draws) as n_draws,
+    ):
+        torch.manual_seed(settings.seed)
         for epoch in range(settings.epochs):
             module.train()
             losses = []
-            shuffled = rng.permutation(used)
-            for first in range(0, len(shuffled), settings.batch_size):
-                chosen = shuffled[first : first + settings.batch_size]
-                frames = torch.from_numpy(windows.draw(chosen, rng, settings.window_min))
-                frames = _augmented(frames, rng, settings)
+            for chosen in _batches(rng.permutation(used), settings.batch_size):
+                frames = _augmented(torch.from_numpy(windows.draw(chosen, rng, settings.window_min)), rng, settings)
+                if is_scaled:
+                    frames = frames * (frames[0].numel() / frames.sum((1, 2, 3), keepdim=True).clamp(min=1.0))
                 target = torch.from_numpy(dataset.labels[chosen]).repeat(n_draws)
                 loss = F.cross_entropy(logits(frames.contiguous(memory_format=torch.channels_last)), target)
                 optimizer.zero_grad()
@@ -115,7 +131,8 @@ def train(
                 optimizer.step()
                 schedule.step()
                 losses.append(float(loss.detach()))
-            right = float((classify_frames(module, whole) == truth).mean())
+            _check_loss(losses, epoch, settings)
+            right = float((classify_frames(module, shown) == truth).mean())
             history.append((float(np.mean(losses)), right))
             if right >= best[0]:
                 best = (right, epoch, copy.deepcopy(module.state_dict()))
@@ -124,6 +141,11 @@ def train(
     module.to(memory_format=torch.contiguous_format).eval()  # type: ignore[call-overload]
     wall_s = time.perf_counter() - started
     return TrainResult(best[1] + 1, best[0], tuple(history), len(used), len(held_out), wall_s)
+
+
+def _batches(indices: NDArray[np.int64], size: int) -> Iterator[NDArray[np.int64]]:
+    for first in range(0, len(indices), size):
+        yield indices[first : first + size]
 
 
 def accuracy(module: nn.Module, dataset: EventDataset) -> float:
@@ -160,7 +182,7 @@ def in_channels(module: nn.Module) -> int:
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d):
             return layer.in_channels
-    raise DataError(f"{type(module).__name__}: expected a CNN with a Conv2d, found none.")
+    raise DataError(f"{type(module).__name__}: expected a CNN with a Conv2d, found none. Try digits.")
 
 
 class _Windows:
@@ -187,7 +209,7 @@ class _Windows:
         for index in chosen:
             times = self.times[index]
             duration = int(times[-1]) + 1
-            length = (shortest + (1.0 - shortest) * np.sqrt(rng.uniform())) * duration
+            length = rng.uniform(shortest, 1.0) * duration
             start = rng.uniform(0.0, duration - length)
             first, last = np.searchsorted(times, [start, start + length]) + self.starts[index]
             parts.append(self.pixels[first:last])
@@ -229,12 +251,13 @@ def _without_last_relu(module: nn.Module) -> nn.Module:
 def _repeated_at_dropout(module: nn.Module, n_draws: int) -> Iterator[int]:
     """Give each frame ``n_draws`` dropout masks: the first dropout layer repeats its batch while training.
 
-    Yields the number of rows per frame that come out: 1 for a module without dropout. The layers in front, which cost
-    most, run once per frame.
+    Yields the number of rows per frame that come out. The layers in front, which cost most, run once per frame. Only
+    a dropout that is itself a step of a ``Sequential`` is repeated: elsewhere a branch beside it would not match.
     """
     from torch import nn
 
-    first = next((layer for layer in module.modules() if isinstance(layer, (nn.Dropout, nn.Dropout2d))), None)
+    steps = module if isinstance(module, nn.Sequential) else ()
+    first = next((layer for layer in steps if isinstance(layer, (nn.Dropout, nn.Dropout2d))), None)
     if first is None or n_draws == 1:
         yield 1
         return
@@ -268,20 +291,32 @@ def _progress(epochs: int) -> Iterator[Any]:
         yield lambda text: bar.update(task, advance=1, description=text)
 
 
+def _check_loss(losses: list[float], epoch: int, settings: TrainSettings) -> None:
+    if not np.isfinite(losses).all():
+        raise DataError(
+            f"training: expected a finite loss, found NaN or infinity in epoch {epoch + 1}. "
+            f"Try a learning_rate below {settings.learning_rate:g}."
+        )
+
+
 def _check(module: nn.Module, dataset: EventDataset) -> None:
     import torch
 
     sizes = {events.sensor_size for events in dataset.recordings}
     if (dataset.labels < 0).any():
-        raise DataError(f"data set '{dataset.name}': expected a label for each recording, found some without.")
+        raise DataError(
+            f"data set '{dataset.name}': expected a label for each recording, found some without. Try digits."
+        )
     if len(sizes) > 1:
-        raise DataError(f"data set '{dataset.name}': expected one sensor size, found {sorted(sizes)}.")
+        raise DataError(f"data set '{dataset.name}': expected one sensor size, found {sorted(sizes)}. Try one sensor.")
     if any(not len(events) for events in dataset.recordings):
-        raise DataError(f"data set '{dataset.name}': expected events in each recording, found one without.")
+        raise DataError(
+            f"data set '{dataset.name}': expected events in each recording, found one without. Try a longer one."
+        )
     (height, width) = sizes.pop()
     shape = (in_channels(module), height, width)
     if shape[0] not in (1, 2):
-        raise DataError(f"{type(module).__name__}: expected 1 or 2 input channels, found {shape[0]}.")
+        raise DataError(f"{type(module).__name__}: expected 1 or 2 input channels, found {shape[0]}. Try 2.")
     try:
         with torch.no_grad():
             outputs = copy.deepcopy(module).eval()(torch.zeros(1, *shape)).flatten(1)
@@ -293,5 +328,5 @@ def _check(module: nn.Module, dataset: EventDataset) -> None:
     if outputs.shape[1] <= int(dataset.labels.max()):
         raise DataError(
             f"{type(module).__name__}: expected an output for each class up to {int(dataset.labels.max())}, "
-            f"found {outputs.shape[1]}."
+            f"found {outputs.shape[1]}. Try a wider last layer."
         )
