@@ -143,14 +143,14 @@ def power_tables(power: PowerEstimate) -> list[object]:
         (rail.name, rail.low_w * 1e3, rail.mid_w * 1e3, rail.high_w * 1e3) for rail in power.rails
     ]
     rows.append(("all", power.low_w * 1e3, power.mid_w * 1e3, power.high_w * 1e3))
-    sources = {coefficient.source for coefficient in power.coefficients}
     return [
         table(
-            f"Estimated power, mW ({power.profile}; an estimate, not a measurement)",
+            "Estimated power, mW",
             ("Rail", "Low", "Mid", "High"),
             rows,
         ),
-        "Sources: " + "\n         ".join(sorted(sources)),
+        f"An estimate for {power.profile}, not a measurement. It rests on:",
+        *(f"  {source}" for source in dict.fromkeys(coefficient.source for coefficient in power.coefficients)),
     ]
 
 

@@ -7,13 +7,14 @@ import torch
 
 from spikeport.convert import Scaling, convert, count_synops, estimate_power, simulate, tutorial_table
 from spikeport.convert.cli import power_tables, synop_tables, tutorial_tables
-from spikeport.models import digits, digits_cnn, frames_of
+from spikeport.models import digits, digits_cnn, frames_of, train
 from spikeport.models.console import emit
 
 
 def main() -> None:
     torch.manual_seed(0)
     cnn = digits_cnn(1, size=64)
+    train(cnn, digits("train", n=300, size=64), epochs=6)
     recordings = digits("test", n=18, size=64).recordings
     net = convert(cnn, (1, 64, 64), data=frames_of(recordings, merge_polarity=True), scaling=Scaling(spikes=20.0)).net
     # One long recording of 521 bins of 10 ms, as in the tutorial.

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.table import Table
+
+
+_PIPE_WIDTH = 4000
 
 
 def say(text: str) -> None:
@@ -67,5 +69,5 @@ def _console(*, stderr: bool) -> Any:
     from rich.console import Console
 
     stream = sys.stderr if stderr else sys.stdout
-    width = None if stream.isatty() else int(os.environ.get("COLUMNS", "120"))
-    return Console(file=stream, width=width, soft_wrap=not stream.isatty() and stderr)
+    # In a pipe nothing is folded: a column name or a sentence stays in one piece for whatever reads it.
+    return Console(file=stream, width=None if stream.isatty() else _PIPE_WIDTH, soft_wrap=stderr)

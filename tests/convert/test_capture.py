@@ -21,10 +21,12 @@ from .networks import Case, plain_cnns
 @given(plain_cnns())
 def test_a_captured_graph_gives_the_outputs_of_the_module(case: Case) -> None:
     graph = capture(case.module, case.input_shape)
-    batch = torch.rand(4, *case.input_shape)
+    batch = torch.rand(4, *case.input_shape, dtype=torch.float64)
     with torch.no_grad():
-        expected = case.module(batch)
-    torch.testing.assert_close(evaluate(graph, batch)[graph.output], expected)
+        expected = case.module.double()(batch)
+    found = evaluate(graph, batch)[graph.output]
+    # what is left is that the module's own division by a root of float32 numbers is not ours in float64
+    torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6 * float(expected.abs().max()))
 
 
 def test_capture_leaves_the_module_as_it_was() -> None:

