@@ -12,6 +12,13 @@
 Each class carries ``exit_code``, which is what the command line returns for it.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .types import Finding
+
 
 class ConvertError(Exception):
     """Base class of everything that ``spikeport.convert`` raises on purpose."""
@@ -20,9 +27,16 @@ class ConvertError(Exception):
 
 
 class UnsupportedLayerError(ConvertError, ValueError):
-    """Nodes of the CNN that have no spiking counterpart; the message lists all of them with a fix each."""
+    """Nodes of the CNN that have no spiking counterpart; the message lists all of them with a fix each.
+
+    ``findings`` holds the same as records, one ``Finding`` per refused node.
+    """
 
     exit_code = 3
+
+    def __init__(self, message: str, findings: tuple[Finding, ...] = ()) -> None:
+        super().__init__(message)
+        self.findings = findings
 
 
 class CaptureError(ConvertError, ValueError):

@@ -41,7 +41,7 @@ def refuse(graph: Graph) -> None:
     if findings:
         lines = [f"layer '{found.node}' ({found.op}): {found.detail}" for found in findings]
         more = f"\n{len(lines)} layers refused in all." if len(lines) > 1 else ""
-        raise UnsupportedLayerError("\n".join(lines) + more)
+        raise UnsupportedLayerError("\n".join(lines) + more, findings)
 
 
 def refusals(graph: Graph) -> tuple[Finding, ...]:

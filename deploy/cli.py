@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import json
 import os
@@ -92,14 +93,14 @@ def run_cli(arguments: Sequence[str]) -> int:
     Errors become one sentence on stderr; with ``--json`` also an object on stdout.
     """
     debug = "--debug" in arguments
+    arguments = [argument for argument in arguments if argument != "--debug"]  # it may stand behind the command too
     as_json = "--json" in arguments
     try:
-        result = app(list(arguments) or ["--help"], prog_name="spikeport", standalone_mode=False)
+        result = app(arguments or ["--help"], prog_name="spikeport", standalone_mode=False)
     except typer.Exit as stop:
-        return stop.exit_code
+        result = stop.exit_code
     except (typer.Abort, KeyboardInterrupt):
-        say("Interrupted.")
-        return INTERRUPTED
+        result = INTERRUPTED
     except TyperException as error:
         context = getattr(error, "ctx", None)
         usage = f"\n{context.get_usage()}" if context is not None else ""
@@ -107,7 +108,8 @@ def run_cli(arguments: Sequence[str]) -> int:
     except (ModelsError, ConvertError, DeployError) as error:
         if debug:
             raise
-        return _failed(str(error), type(error).__name__, error.exit_code, as_json)
+        refused = [dataclasses.asdict(finding) for finding in getattr(error, "findings", ())]
+        return _failed(str(error), type(error).__name__, error.exit_code, as_json, refused)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return OK
@@ -121,13 +123,16 @@ def run_cli(arguments: Sequence[str]) -> int:
             raise
         text = f"internal error: {type(error).__name__}: {error}. This is a bug: try --debug and report the traceback."
         return _failed(text, type(error).__name__, INTERNAL, as_json)
+    if result == INTERRUPTED:
+        say("Interrupted.")
     return result if isinstance(result, int) else OK
 
 
-def _failed(message: str, kind: str, code: int, as_json: bool) -> int:
+def _failed(message: str, kind: str, code: int, as_json: bool, findings: Sequence[dict[str, Any]] | None = None) -> int:
     print(f"Error: {message}", file=sys.stderr)
     if as_json:
-        print(json.dumps({"error": {"code": code, "kind": kind, "message": message}}, ensure_ascii=False))
+        error = {"code": code, "kind": kind, "message": message, **({"findings": findings} if findings else {})}
+        print(json.dumps({"error": error}, ensure_ascii=False))
     return code
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -13,6 +14,7 @@ from spikeport.convert.cli import DryRun, JsonFlag, power_tables, synop_tables
 from spikeport.models.console import emit, hint, say, table
 
 from .errors import DoesNotFitError, LayerOrderError, RecordingError
+from .readout import n_classes
 
 if TYPE_CHECKING:
     from spikeport.models.events import Events
@@ -41,11 +43,9 @@ def plan_command(
 
     planned = plan(load_net(net), chip, layer_order=parse_order(layer_order))
     if not planned.fits:
-        if as_json:
-            emit(planned.to_dict(), (), as_json=True)
-            raise typer.Exit(DoesNotFitError.exit_code)
-        emit({}, plan_tables(planned), as_json=False)
-        raise DoesNotFitError(describe_misfit(planned))
+        emit(planned.to_dict(), plan_tables(planned), as_json=as_json)
+        print(f"Error: {describe_misfit(planned)}", file=sys.stderr)
+        raise typer.Exit(DoesNotFitError.exit_code)
     emit(planned.to_dict(), plan_tables(planned), as_json=as_json)
     hint(f"spikeport deploy {net} --chip {chip} --out program.safetensors")
 
@@ -198,13 +198,7 @@ def recordings_at(path: Path) -> tuple[Path, ...]:
 def class_names(program: Program) -> tuple[str, ...]:
     """Return the class names in a program's provenance, where there is one per output; else nothing."""
     names = program.provenance.get("classes") or ()
-    ends = [
-        core.out_shape[0] + target.feature_shift
-        for core in program.cores
-        for target in core.destinations
-        if target.core is None
-    ]
-    fit = isinstance(names, Sequence) and not isinstance(names, str) and len(names) == max(ends, default=0)
+    fit = isinstance(names, Sequence) and not isinstance(names, str) and len(names) == n_classes(program)
     return tuple(map(str, names)) if fit else ()
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -49,11 +49,9 @@ def compare(
     *,
     recordings: Sequence[Events],
     labels: NDArray[np.integer[Any]],
-    progress: Callable[[int], None] | None = None,
 ) -> Comparison:
     """Return the accuracies of the CNN on whole-recording sums, of the net in steps of 10 ms, and of the emulated chip.
 
-    ``progress`` is called with the number of recordings done.
     Raises: RecordingError where there are no recordings, or not one label each.
     """
     if not recordings or len(recordings) != len(labels):
@@ -73,8 +71,6 @@ def compare(
             outcome = dataclasses.replace(emulator.run(events), spikes={})
             n_chip += classify(outcome, program) == int(label)
             outcomes.append(outcome)
-        if progress is not None:
-            progress(first + len(part))
     n = len(recordings)
     seconds = sum(recording.duration_us for recording in recordings) * 1e-6
     return Comparison(

@@ -9,6 +9,17 @@ from .errors import InvalidProgramError, RecordingError
 from .types import Program, Recording
 
 
+def n_classes(program: Program) -> int:
+    """Return the number of classes that leave the chip: features of the output cores, after their shift; 0 for none."""
+    ends = (
+        core.out_shape[0] + target.feature_shift
+        for core in program.cores
+        for target in core.destinations
+        if target.core is None
+    )
+    return max(ends, default=0)
+
+
 def count_classes(recording: Recording, program: Program) -> NDArray[np.int64]:
     """Return the number of output spikes per class.
 
@@ -17,7 +28,7 @@ def count_classes(recording: Recording, program: Program) -> NDArray[np.int64]:
     Raises: InvalidProgramError where no spikes leave the chip, RecordingError where the recording lacks an output core.
     """
     outputs = _outputs(recording, program)
-    counts = np.zeros(max(shift + program.core(core).out_shape[0] for core, shift in outputs), np.int64)
+    counts = np.zeros(n_classes(program), np.int64)
     for core, shift in outputs:
         per_feature = recording.counts[core].sum(axis=(1, 2))
         counts[shift : shift + per_feature.size] += per_feature

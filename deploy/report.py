@@ -22,7 +22,7 @@ from spikeport.models.events import Events
 from .budget import count_words
 from .chips import chip
 from .errors import ReportError
-from .readout import classify, count_classes
+from .readout import classify, count_classes, n_classes
 from .types import Destination, Program, Recording, Violation
 
 FORMAT = 1
@@ -238,13 +238,7 @@ def _output(report: Report) -> dict[str, Any] | None:
 
 def _classes(program: Program) -> tuple[str, ...]:
     """Return the indices of the classes that leave the chip, as text."""
-    ends = (
-        core.out_shape[0] + target.feature_shift
-        for core in program.cores
-        for target in core.destinations
-        if target.core is None
-    )
-    return tuple(map(str, range(max(ends, default=0))))
+    return tuple(map(str, range(n_classes(program))))
 
 
 def _cores(program: Program) -> list[dict[str, Any]]:

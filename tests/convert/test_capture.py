@@ -116,6 +116,9 @@ def test_all_refusals_come_at_once() -> None:
     with pytest.raises(UnsupportedLayerError, match="3 layers refused in all") as caught:
         refuse(capture(module, (2, 12, 12)))
     assert [line.split("'")[1] for line in str(caught.value).splitlines()[:-1]] == ["maxpool2", "conv3", "softmax4"]
+    assert [(found.node, found.status) for found in caught.value.findings] == [
+        *(("maxpool2", "refused"), ("conv3", "refused"), ("softmax4", "refused")),
+    ]
 
 
 class Residual(nn.Module):

