@@ -5,7 +5,7 @@ The front door: ``__all__`` is what is public. torch and sinabs are imported by 
 
 from .errors import ConvertError
 from .evaluate import EquivalenceGate
-from .graph import Graph
+from .graph import Finding, Graph
 from .normalize import Scaling
 from .pipeline import convert
 from .power import PowerEstimate, estimate_power
@@ -13,7 +13,7 @@ from .simulate import simulate, to_sinabs
 from .store import load_net, save_net
 from .synops import SynopReport, count_synops
 from .tutorial import TutorialTable, tutorial_table
-from .types import Conversion, Edge, Finding, SpikingLayer, SpikingNet, Trace
+from .types import Conversion, Edge, SpikingLayer, SpikingNet, Trace
 
 __all__ = [
     "Conversion",

@@ -17,7 +17,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .types import Finding
+    from .graph import Finding
 
 
 class ConvertError(Exception):

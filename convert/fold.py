@@ -8,8 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from .errors import UnsupportedLayerError
-from .graph import AvgPool, BatchNorm, Conv, Flatten, Graph, Input, Linear, Node, Relu, Skip, SumPool, Unknown
-from .types import Finding
+from .graph import AvgPool, BatchNorm, Conv, Finding, Flatten, Graph, Input, Linear, Node, Relu, Skip, SumPool, Unknown
 
 
 @dataclasses.dataclass(frozen=True)

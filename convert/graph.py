@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -154,3 +154,19 @@ class Graph(ArrayRecord):
             if node.name != name
         )
         return Graph(nodes, source if self.output == name else self.output)
+
+
+Status = Literal["converted", "folded", "passed through", "refused"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Finding:
+    """What became of one node of the CNN: exactly one per graph node."""
+
+    node: str
+    op: str
+    status: Status
+    detail: str
+
+    def __str__(self) -> str:
+        return f"{self.node} ({self.op}): {self.status}: {self.detail}"

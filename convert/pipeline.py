@@ -11,10 +11,10 @@ from .capture import capture
 from .evaluate import compare
 from .fold import Folded, fold
 from .geometry import Shape3
-from .graph import AvgPool, BatchNorm, Conv, Flatten, Graph, Input, Linear, Node, Relu
+from .graph import AvgPool, BatchNorm, Conv, Finding, Flatten, Graph, Input, Linear, Node, Relu
 from .normalize import Scaling, calibration_batch, normalize
 from .spiking import to_spiking
-from .types import Conversion, Finding, SpikingNet
+from .types import Conversion, SpikingNet
 
 if TYPE_CHECKING:
     from torch import nn

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +13,7 @@ from spikeport.models.arrays import ArrayRecord, frozen
 from .errors import InvalidNetError
 from .evaluate import EquivalenceGate
 from .geometry import Pair, Shape3, out_shape, pooled
-from .graph import Graph
+from .graph import Finding, Graph
 
 INPUT = -1
 """The ``source`` of an edge that leaves the input."""
@@ -151,22 +150,6 @@ class SpikingNet(ArrayRecord):
     def outputs(self) -> tuple[int, ...]:
         """Indices of the layers whose spikes are the output of the net."""
         return tuple(edge.source for edge in self.edges if edge.target is None)
-
-
-Status = Literal["converted", "folded", "passed through", "refused"]
-
-
-@dataclasses.dataclass(frozen=True)
-class Finding:
-    """What became of one node of the CNN: exactly one per graph node."""
-
-    node: str
-    op: str
-    status: Status
-    detail: str
-
-    def __str__(self) -> str:
-        return f"{self.node} ({self.op}): {self.status}: {self.detail}"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -10,10 +10,11 @@ from .device import Device, open_device
 from .discretize import discretize
 from .emulator import Emulator
 from .errors import DeployError
+from .page import write_report
 from .pipeline import compile_program, run
 from .plan import Plan, plan
 from .readout import classify, count_classes
-from .report import Accuracy, Report, write_report
+from .report import Accuracy, Report
 from .types import CoreProgram, Destination, DvsConfig, IntegerNet, Program, Recording, Violation
 
 __all__ = [

@@ -104,8 +104,9 @@ def run_command(
     from .artifact import load_program
     from .compare import count_traffic
     from .device import open_device
+    from .page import write_report
     from .readout import classify, count_classes
-    from .report import Report, write_report
+    from .report import Report
 
     loaded = load_program(program)
     files = recordings_at(recording)

@@ -113,7 +113,8 @@ def write_demo(made: Demo, test_set: EventDataset, out: Path, *, seed: int) -> d
 
     from .artifact import program_hash, save_program
     from .emulator import Emulator
-    from .report import Report, write_report
+    from .page import write_report
+    from .report import Report
 
     paths = {name: out / file for name, file in _FILES.items()}
     folder = out / "recordings"

@@ -1,4 +1,4 @@
-"""The HTML form of a report: its pictures, and how numbers are written."""
+"""A report on disk: one self-contained HTML page with its pictures, or the same numbers as JSON."""
 
 from __future__ import annotations
 
@@ -8,17 +8,18 @@ import math
 from collections.abc import Mapping
 from importlib.metadata import version
 from importlib.resources import files
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from spikeport.models.atomic import write_atomic
+
 from . import plots
 from .readout import classify
+from .report import Report, report_dict, to_json
 from .types import Program, Recording
-
-if TYPE_CHECKING:
-    from .report import Report
 
 _OPTIONAL = (
     "command",
@@ -36,10 +37,25 @@ _PREFIXES = {-12: "p", -9: "n", -6: "µ", -3: "m", 0: "", 3: "k", 6: "M", 9: "G"
 _SPACE = "\N{NO-BREAK SPACE}"
 
 
-def render(report: Report, numbers: dict[str, Any]) -> str:
-    """Return the page of ``report``, whose numbers are ``numbers``."""
+def write_report(report: Report, path: str | Path) -> Path:
+    """Write the report and return its path: JSON where the path ends in ``.json``, else one HTML page.
+
+    Law: the file is there whole or not at all.
+    """
+    path = Path(path)
+    text = to_json(report) if path.suffix == ".json" else render_html(report)
+    write_atomic(path, text.encode("utf-8"))
+    return path
+
+
+def render_html(report: Report) -> str:
+    """Return the report as one HTML page: styles, pictures and numbers inside, no script, no request.
+
+    Law: equal reports give equal pages; the element ``report`` holds ``report_dict(report)`` as JSON.
+    """
     from jinja2 import Environment, StrictUndefined
 
+    numbers = report_dict(report)
     page = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     page.filters |= {
         "count": count,

@@ -1,4 +1,4 @@
-"""The report of one run: the same numbers as one self-contained HTML page and as JSON."""
+"""The report of one run as a value: what goes into it, and every number of it. ``page`` makes the HTML of it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import dataclasses
 import json
 import math
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -16,7 +15,6 @@ from spikeport.convert.power import PowerEstimate
 from spikeport.convert.synops import SynopReport
 from spikeport.convert.types import Conversion
 from spikeport.models.arrays import ArrayRecord
-from spikeport.models.atomic import write_atomic
 from spikeport.models.events import Events
 
 from .budget import count_words
@@ -124,7 +122,7 @@ class Report(ArrayRecord):
 def report_dict(report: Report) -> dict[str, Any]:
     """Return every number of the report as plain values, ready for JSON; absent parts have no key.
 
-    Law: the numbers that ``render_html`` shows come from here.
+    Law: the numbers that the HTML page shows come from here.
     """
     parts: dict[str, Any] = {
         "spikeport.report": FORMAT,
@@ -147,27 +145,6 @@ def report_dict(report: Report) -> dict[str, Any]:
     }
     plain: dict[str, Any] = _plain({name: part for name, part in parts.items() if part not in (None, "", [], {})})
     return plain
-
-
-def render_html(report: Report) -> str:
-    """Return the report as one HTML page: styles, pictures and numbers inside, no script, no request.
-
-    Law: equal reports give equal pages; the element ``report`` holds ``report_dict(report)`` as JSON.
-    """
-    from .page import render
-
-    return render(report, report_dict(report))
-
-
-def write_report(report: Report, path: str | Path) -> Path:
-    """Write the report and return its path: JSON where the path ends in ``.json``, else one HTML page.
-
-    Law: the file is there whole or not at all.
-    """
-    path = Path(path)
-    text = to_json(report) if path.suffix == ".json" else render_html(report)
-    write_atomic(path, text.encode("utf-8"))
-    return path
 
 
 def to_json(report: Report) -> str:

@@ -32,8 +32,9 @@ from spikeport.deploy.budget import count_words
 from spikeport.deploy.chips import chip
 from spikeport.deploy.emulator import Emulator
 from spikeport.deploy.errors import ReportError
+from spikeport.deploy.page import render_html, write_report
 from spikeport.deploy.readout import classify, count_classes
-from spikeport.deploy.report import Accuracy, Report, render_html, report_dict, write_report
+from spikeport.deploy.report import Accuracy, Report, report_dict
 from spikeport.deploy.types import CoreProgram, Destination, DvsConfig, Program, Recording, Violation
 from spikeport.models.events import Events
 
