@@ -6,6 +6,8 @@ import difflib
 from types import TracebackType
 from typing import Literal, Protocol, Self
 
+import numpy as np
+
 from spikeport.models.events import Events
 
 from .chips import CHIPS
@@ -81,6 +83,9 @@ class _EmulatorDevice:
     def load(self, program: Program, *, slow_clock_hz: float | None = None) -> None:
         self._check_open()
         self._emulator = Emulator(program, slow_clock_hz=slow_clock_hz)
+        # One event loads the compiled loop now, so that the first run takes no longer than any other.
+        column = np.zeros(1, np.int64)
+        self._emulator.run(Events(column, column, column, column, program.dvs.input_shape[1:]))
 
     def run(self, events: Events, record: Literal["all"] | None = None) -> Recording:
         self._check_open()
