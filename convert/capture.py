@@ -37,25 +37,34 @@ def capture(module: nn.Module, input_shape: Shape3) -> Graph:
         raise CaptureError(f"expected a torch.nn.Module, found {type(module).__name__}. Try the model itself.")
     if len(input_shape) != 3 or min(input_shape) < 1:
         raise CaptureError(f"input_shape: expected (channels, height, width), found {tuple(input_shape)}.")
-    private = copy.deepcopy(module).cpu().eval()
-    probe = torch.zeros(1, *input_shape)
+    name, probe = type(module).__name__, torch.zeros(2, *input_shape)
+    try:
+        private = copy.deepcopy(module).cpu().float().eval()
+    except Exception as cause:  # the user's own __deepcopy__, or parametrizations that cannot be copied
+        raise CaptureError(
+            f"{name} cannot be copied: {first_line(cause)}. Try torch.nn.utils.remove_weight_norm, or plain layers."
+        ) from cause
     try:
         with torch.no_grad():
             private(probe)
-    except (RuntimeError, ValueError, TypeError, IndexError) as cause:
-        reason = str(cause).strip().splitlines()[0].rstrip(".")
+    except Exception as cause:  # the user's forward may raise anything
         raise CaptureError(
-            f"{type(module).__name__} does not run on an input of {tuple(input_shape)}: {reason}. "
+            f"{name} does not run on an input of {tuple(input_shape)} (a batch of two): {first_line(cause)}. "
             "Try the (channels, height, width) that it was trained on."
         ) from cause
     try:
         program = fx.GraphModule(private, _tracer().trace(private))
-    except (fx.proxy.TraceError, TypeError, ValueError, RuntimeError, AttributeError, NameError) as cause:
-        reason = str(cause).strip().splitlines()[0].rstrip(".")
-        raise CaptureError(f"torch.fx cannot trace {type(module).__name__}: {reason}. {_TRY_SEQUENTIAL}") from cause
-    with torch.no_grad():
-        ShapeProp(program).propagate(probe)
+        with torch.no_grad():
+            ShapeProp(program).propagate(probe)
+    except Exception as cause:  # tracing runs the user's forward on stand-ins for tensors
+        raise CaptureError(f"torch.fx cannot trace {name}: {first_line(cause)}. {_TRY_SEQUENTIAL}") from cause
     return _graph(program)
+
+
+def first_line(cause: BaseException) -> str:
+    """Return the first line of an error's message without its full stop, or the error's name."""
+    lines = str(cause).strip().splitlines() or [type(cause).__name__]
+    return lines[0].rstrip(".")
 
 
 def _tracer() -> fx.Tracer:
@@ -75,7 +84,8 @@ def _graph(program: fx.GraphModule) -> Graph:
     nodes = [_read(fx_node, program, names) for fx_node in program.graph.nodes if fx_node.op != "output"]
     output = names[_output(program)]
     if sum(isinstance(node, Input) for node in nodes) != 1:
-        raise CaptureError(f"expected a module with one input, found {sum(isinstance(n, Input) for n in nodes)}.")
+        n_inputs = sum(isinstance(node, Input) for node in nodes)
+        raise CaptureError(f"expected a module with one input, found {n_inputs}. Try a wrapper that sets the others.")
     return Graph(_reachable(tuple(nodes), output), output)
 
 
@@ -269,7 +279,8 @@ def _read_avgpool(module: nn.AvgPool2d, name: str, label: str, inputs: tuple[str
     kernel, stride, padding = _pair(module.kernel_size), _pair(module.stride), _pair(module.padding)
     if stride != kernel or padding != (0, 0) or module.ceil_mode or module.divisor_override is not None:
         reason = f"kernel {kernel}, stride {stride}, padding {padding}, ceil_mode={module.ceil_mode}"
-        return Unknown(*common, reason, f"Try nn.AvgPool2d({kernel[0]}): stride equal to the kernel and no padding.")
+        reason += "" if module.divisor_override is None else f", divisor_override={module.divisor_override}"
+        return Unknown(*common, reason, f"Try nn.AvgPool2d({kernel}) and nothing else.")
     return AvgPool(*common, kernel)
 
 

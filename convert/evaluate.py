@@ -21,7 +21,8 @@ class EquivalenceGate:
     """How far the rewritten CNN is from the one that was given.
 
     Units: ``max_error`` is the largest difference of the outputs after undoing the output gain, as a share of the
-    largest output; ``argmax_agreement`` is the share of samples with the same largest output.
+    largest output; ``argmax_agreement`` is the share of samples with the same largest output. ``n_samples`` counts the
+    samples whose outputs are not all zero: the others show nothing.
     """
 
     n_samples: int
@@ -44,7 +45,7 @@ def evaluate(graph: Graph, batch: torch.Tensor) -> dict[str, torch.Tensor]:
     return values
 
 
-def compare(module: nn.Module, graph: Graph, batch: torch.Tensor, gain: float = 1.0) -> EquivalenceGate:
+def compare(module: nn.Module, graph: Graph, *, batch: torch.Tensor, gain: float = 1.0) -> EquivalenceGate:
     """Return how far ``graph`` is from ``gain`` times ``module``, both run in double precision.
 
     Raises: CaptureError where they differ by more than ``TOLERANCE`` of the largest output.
@@ -53,16 +54,22 @@ def compare(module: nn.Module, graph: Graph, batch: torch.Tensor, gain: float = 
 
     import torch
 
-    with torch.no_grad():
-        given = copy.deepcopy(module).cpu().double().eval()(batch.double()).flatten(1)
+    try:
+        with torch.no_grad():
+            given = copy.deepcopy(module).cpu().double().eval()(batch.double()).flatten(1)
+    except Exception as cause:  # the user's forward may raise anything
+        raise CaptureError(
+            f"{type(module).__name__} does not run on a batch of {len(batch)} frames in double precision: {cause}. "
+            "Try a forward that works for any batch and dtype."
+        ) from cause
     rewritten = evaluate(graph, batch.double())[graph.output].flatten(1) / gain
     largest = float(given.abs().max()) or 1.0
     gate = EquivalenceGate(
-        n_samples=len(batch),
+        n_samples=int((given != 0).any(1).sum()),
         max_error=float((given - rewritten).abs().max()) / largest,
         argmax_agreement=float((given.argmax(1) == rewritten.argmax(1)).double().mean()),
     )
-    if gate.max_error > TOLERANCE:
+    if not gate.max_error <= TOLERANCE:  # NaN too
         raise CaptureError(
             f"the captured graph is not the function of {type(module).__name__}: outputs differ by "
             f"{gate.max_error:.2g} of the largest one, expected at most {TOLERANCE:g}. "

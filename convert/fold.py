@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from .errors import UnsupportedLayerError
+from .geometry import Shape3
 from .graph import AvgPool, BatchNorm, Conv, Finding, Flatten, Graph, Input, Linear, Node, Relu, Skip, SumPool, Unknown
 
 
@@ -116,9 +117,7 @@ _BEHIND_FLATTEN = "stands behind a Flatten. Try BatchNorm2d in front of the Flat
 def _linears_to_convs(graph: Graph, notes: dict[str, str]) -> Graph:
     for node in graph:
         if isinstance(node, Linear):
-            source = graph[node.inputs[0]]
-            spatial = graph[source.inputs[0]].out_shape if isinstance(source, Flatten) else source.out_shape
-            channels, height, width = spatial if len(spatial) == 3 else (*spatial, 1, 1)
+            channels, height, width = _map_before(node, graph)
             features = node.weight.shape[0]
             weight = node.weight.reshape(features, channels, height, width)
             conv = Conv(node.name, node.label, node.inputs, (features, 1, 1), weight, node.bias, (1, 1), (0, 0))
@@ -127,11 +126,22 @@ def _linears_to_convs(graph: Graph, notes: dict[str, str]) -> Graph:
     return graph
 
 
+def _map_before(node: Node, graph: Graph) -> Shape3:
+    """Return the map that a Linear reads, seen through flattens and rectifiers; a vector is a map of 1x1."""
+    source = graph[node.inputs[0]]
+    while isinstance(source, (Flatten, Relu)) and len(source.out_shape) != 3:
+        source = graph[source.inputs[0]]
+    shape = source.out_shape
+    return (shape[0], shape[1], shape[2]) if len(shape) == 3 else (shape[0], 1, 1)
+
+
 def _drop_flattens(graph: Graph, notes: dict[str, str]) -> Graph:
     for node in graph:
         if isinstance(node, Flatten):
             notes[node.name] = "keeps every value; the next layer reads them by channel, row, column"
             graph = graph.without(node.name)
+        elif isinstance(node, Relu):  # behind a dropped Flatten it has the shape of what it reads
+            graph = graph.replaced(node.name, out_shape=graph[graph[node.name].inputs[0]].out_shape)
     return graph
 
 

@@ -16,7 +16,7 @@ from .geometry import Pair, Shape3
 Shape = tuple[int, ...]
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Node(ArrayRecord):
     """One operation; ``inputs`` are names of earlier nodes, ``out_shape`` leaves out the batch axis.
 
@@ -29,12 +29,12 @@ class Node(ArrayRecord):
     out_shape: Shape
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Input(Node):
     """The input of the CNN."""
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Conv(Node):
     """Convolution: ``weight`` ``[F, C, ky, kx]``, ``bias`` ``[F]`` or None."""
 
@@ -49,7 +49,7 @@ class Conv(Node):
             object.__setattr__(self, "bias", frozen(self.bias, np.float32))
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Linear(Node):
     """Matrix product over the last axis: ``weight`` ``[F, N]``, ``bias`` ``[F]`` or None."""
 
@@ -62,7 +62,7 @@ class Linear(Node):
             object.__setattr__(self, "bias", frozen(self.bias, np.float32))
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class BatchNorm(Node):
     """Batch normalization in evaluation: ``y = scale * x + shift`` per channel, epsilon included."""
 
@@ -74,36 +74,36 @@ class BatchNorm(Node):
         object.__setattr__(self, "shift", frozen(self.shift, np.float64))
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Relu(Node):
     """Rectifier: becomes the integrate-and-fire neurons of the weight layer before it."""
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class AvgPool(Node):
     """Average pooling; stride equals the kernel, no padding."""
 
     kernel: Pair
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class SumPool(Node):
     """Sum pooling; stride equals the kernel, no padding."""
 
     kernel: Pair
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Flatten(Node):
     """All axes but the batch become one."""
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Skip(Node):
     """Something that does nothing in evaluation: Dropout, Identity."""
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Unknown(Node):
     """An operation without spiking counterpart here; ``reason`` and ``fix`` go into its finding."""
 
@@ -111,7 +111,7 @@ class Unknown(Node):
     fix: str
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Graph(ArrayRecord):
     """A CNN in topological order; the first node is the input, ``output`` names the node whose value it returns."""
 

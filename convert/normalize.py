@@ -33,11 +33,13 @@ class Scaling:
 
     def __post_init__(self) -> None:
         if not 0 < self.percentile <= 100:
-            raise CalibrationError(f"percentile: expected more than 0 and at most 100, found {self.percentile}.")
-        if not (np.isfinite(self.spikes) and self.spikes > 0):
-            raise CalibrationError(f"spikes: expected a positive number, found {self.spikes}. Try 20.")
+            raise CalibrationError(
+                f"percentile: expected more than 0 and at most 100, found {self.percentile}. Try 99.9."
+            )
+        if not 1e-3 <= self.spikes <= 1e6:
+            raise CalibrationError(f"spikes: expected 0.001 to 1000000, found {self.spikes}. Try 20.")
         if self.n_steps < 1:
-            raise CalibrationError(f"n_steps: expected at least 1, found {self.n_steps}.")
+            raise CalibrationError(f"n_steps: expected at least 1, found {self.n_steps}. Try 1.")
 
 
 def calibration_batch(data: ArrayLike, input_shape: Shape3) -> NDArray[np.float32]:
@@ -45,7 +47,8 @@ def calibration_batch(data: ArrayLike, input_shape: Shape3) -> NDArray[np.float3
 
     Raises: CalibrationError for another shape, no frames, or frames that are all zero; WeightValueError for NaN.
     """
-    frames = np.asarray(data, np.float32)
+    tensor = data.detach().cpu() if hasattr(data, "detach") else data  # a torch tensor, also one that wants a gradient
+    frames = np.asarray(tensor, np.float32)
     if frames.ndim != 4 or frames.shape[1:] != tuple(input_shape) or not len(frames):
         raise CalibrationError(
             f"calibration data: expected frames [N, {', '.join(map(str, input_shape))}], found {list(frames.shape)}. "

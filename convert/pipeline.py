@@ -19,7 +19,8 @@ from .types import Conversion, SpikingNet
 if TYPE_CHECKING:
     from torch import nn
 
-_N_RANDOM = 8
+_MAGNITUDES = (1.0, 10.0, 100.0)
+"""Of random frames: a bias may keep a layer silent on small ones."""
 
 
 def convert(
@@ -38,14 +39,15 @@ def convert(
     Shapes: ``input_shape`` is ``(C, H, W)``, ``data`` ``[N, C, H, W]``: frames such as the CNN was trained on.
     Units: ``v_min`` is the lower bound of the potential in thresholds (None: no bound).
     Law: the folded and scaled CNN is a multiple of the given one on every calibration frame (``Conversion.gate``).
-    Raises: CaptureError, UnsupportedLayerError, WeightValueError, CalibrationError; see ``errors``.
+    Raises: CaptureError, UnsupportedLayerError, WeightValueError, CalibrationError; InvalidNetError for a ``v_min``
+    above 0 or a CNN without weight layers.
     """
     scaling = scaling or Scaling()
     graph = capture(module, input_shape)
     folded = fold(graph)
     frames = _random_frames(graph) if data is None else calibration_batch(data, graph.input_shape)
     scaled, gain = (folded.graph, 1.0) if data is None else normalize(folded.graph, frames, scaling)
-    gate = compare(module, scaled, _tensor(frames), folded.gain * gain)
+    gate = compare(module, scaled, batch=_tensor(frames), gain=folded.gain * gain)
     net = to_spiking(scaled, v_min=v_min, n_steps=scaling.n_steps)
     return Conversion(graph, net, findings(graph, folded, net), gate)
 
@@ -77,6 +79,7 @@ def _layer_note(node: Node, note: str, graph: Graph, net: SpikingNet) -> str:
     features, height, width = layer.out_shape
     text = f"to {features * height * width} integrate-and-fire neurons {features}x{height}x{width}"
     text += f" {note}" if note else ""
+    text += "; its bias is added once per time step or leak tick" if layer.bias is not None else ""
     readers = graph.consumers(node.name)
     while readers and not isinstance(readers[0], Relu):
         readers = graph.consumers(readers[0].name)
@@ -92,7 +95,7 @@ def _weights_before(node: Node, graph: Graph) -> str:
 
 def _random_frames(graph: Graph) -> NDArray[np.float32]:
     rng = np.random.default_rng(0)
-    return rng.random((_N_RANDOM, *graph.input_shape), dtype=np.float32)
+    return np.concatenate([high * rng.random((8, *graph.input_shape), dtype=np.float32) for high in _MAGNITUDES])
 
 
 def _tensor(frames: NDArray[np.float32]):  # type: ignore[no-untyped-def]  # torch stays out of the signature

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any, Literal
 
 from .errors import InputError
@@ -52,8 +53,8 @@ class PowerEstimate:
     """Estimated power while recordings like those of the report stream through the chip, in watts.
 
     An estimate, never a measurement: three figures, the coefficients they rest on, and where those come from.
-    Law: ``low_w <= mid_w <= high_w``; ``mid_w`` is the sum of the rails. The ends of the rails' bands sum to more than
-    the ends of the total, because the same dynamic energy may lie on either of two rails.
+    Law: ``low_w <= mid_w <= high_w``; ``mid_w`` is the sum of the rails. The bands of the rails together are wider
+    than the band of the total, because the same dynamic energy may lie on either of two rails.
     """
 
     profile: str
@@ -125,7 +126,9 @@ def estimate_power(report: SynopReport, profile: str = "speck2f", *, slow_clock_
     Raises: InputError for an unknown profile or a report over no time.
     """
     if profile not in PROFILES:
-        raise InputError(f"power profile '{profile}': expected one of {', '.join(PROFILES)}.")
+        raise InputError(f"power profile '{profile}': expected one of {', '.join(PROFILES)}. Try speck2f.")
+    if not (math.isfinite(slow_clock_hz) and slow_clock_hz >= 0):
+        raise InputError(f"power: expected a slow clock of 0 ticks per second or more, found {slow_clock_hz}. Try 0.")
     if report.window_s <= 0:
         raise InputError(
             "power: expected synops over a time window, found a window of 0 s. Try a recording of some length."

@@ -22,7 +22,10 @@ STEP_US = 10_000
 """Time step of a simulation where none is given: 10 ms, as in sinabs' examples."""
 
 _CELLS = 50_000_000
-"""Neuron-steps held at once; larger batches are simulated in parts."""
+"""Neuron steps held at once; larger batches are simulated in parts."""
+
+_MAX_CELLS = 500_000_000
+"""Neuron steps of one recording: 2 GB for each copy of a layer's spikes."""
 
 
 def to_sinabs(net: SpikingNet, *, batch_size: int = 1) -> nn.Sequential:
@@ -42,6 +45,7 @@ def to_sinabs(net: SpikingNet, *, batch_size: int = 1) -> nn.Sequential:
         (before,) = net.incoming(index)
         (after,) = net.outgoing(index)
         safe = layer.name.replace(".", "_")
+        safe = f"{safe}_{index}" if safe in modules else safe
         if before.source == INPUT and before.pool != (1, 1):
             modules["input_pool"] = sl.SumPool2d(before.pool)
         modules[safe] = _convolution(layer)
@@ -67,6 +71,11 @@ def simulate(
     batch = _checked_raster(net, raster)
     n_steps, n_samples = batch.shape[:2]
     cells = n_steps * max(int(np.prod(layer.out_shape)) for layer in net.layers)
+    if cells > _MAX_CELLS:
+        raise InputError(
+            f"raster: expected at most {_MAX_CELLS:,} neuron steps in the largest layer, found {cells:,} "
+            f"({n_steps:,} steps). Try longer steps, or a shorter recording."
+        )
     part = max(1, _CELLS // cells)
     with torch.no_grad():
         traces = [
@@ -77,8 +86,9 @@ def simulate(
 
 
 def simulate_events(net: SpikingNet, events: Events, *, dt_us: int = STEP_US) -> Trace:
-    """Return what ``net`` does with one recording, binned in steps of ``dt_us``; a 1-channel net merges polarities.
+    """Return what ``net`` does with one recording, binned in steps of ``dt_us`` from its first event on.
 
+    A 1-channel net merges polarities.
     Raises: InputError where the sensor is not the net's input, or the recording is empty.
     """
     if events.sensor_size != net.input_shape[1:]:
@@ -88,7 +98,7 @@ def simulate_events(net: SpikingNet, events: Events, *, dt_us: int = STEP_US) ->
         )
     if not len(events):
         raise InputError("recording: expected at least one event, found none. Try another recording.")
-    return simulate(net, events.to_raster(dt_us, merge_polarity=net.input_shape[0] == 1), dt_us=dt_us)
+    return simulate(net, events.from_zero().to_raster(dt_us, merge_polarity=net.input_shape[0] == 1), dt_us=dt_us)
 
 
 def _checked_raster(net: SpikingNet, raster: ArrayLike) -> NDArray[Any]:
@@ -109,9 +119,12 @@ def _simulate_part(net: SpikingNet, batch: NDArray[Any], dt_us: int, keep_spikes
     import torch
 
     given = torch.from_numpy(np.ascontiguousarray(batch, dtype=np.float32)).transpose(0, 1)
-    last_reader = {edge.source: edge.target if edge.target is not None else len(net.layers) for edge in net.edges}
+    last_reader = {
+        edge.source: max(other.target or 0 for other in net.edges if other.source == edge.source) for edge in net.edges
+    }
     live: dict[int, torch.Tensor] = {INPUT: given}
-    counts, states, kept, outputs = [], [], [], {}
+    output = torch.zeros(*given.shape[:2], *(net.output_shape or (0, 0, 0)))
+    counts, states, kept = [], [], []
     for index, layer in enumerate(net.layers):
         current = _convolved(layer, _arriving(net, index, live))
         neurons = sl.IAF(**_iaf_settings(layer))
@@ -120,19 +133,33 @@ def _simulate_part(net: SpikingNet, batch: NDArray[Any], dt_us: int, keep_spikes
         counts.append(spikes.sum(1).round().long().numpy())
         states.append(neurons.v_mem.numpy().copy())
         if keep_spikes:
-            kept.append(spikes.transpose(0, 1).round().to(torch.int16).numpy())
-        if index in net.outputs:
-            outputs[index] = spikes.sum((3, 4)).round().long().numpy()
+            kept.append(spikes.transpose(0, 1).round().to(torch.int32).numpy())
+        for edge in net.outgoing(index):
+            if edge.target is None and net.output_shape:
+                pooled_spikes = _sum_pooled(spikes, edge.pool)
+                output[:, :, edge.feature_shift : edge.feature_shift + pooled_spikes.shape[2]] += pooled_spikes
         live = {source: value for source, value in live.items() if last_reader.get(source, -1) > index}
-    output = np.concatenate([outputs[index] for index in net.outputs], axis=2).transpose(1, 0, 2)
     return Trace(
         input_counts=batch.sum(axis=0, dtype=np.float64),
         counts=tuple(counts),
-        output=output,
+        output=output.transpose(0, 1).flatten(2).round().long().numpy(),
+        output_states=_output_states(net, states),
         states=tuple(states),
         spikes=tuple(kept) if keep_spikes else None,
         dt_us=dt_us,
     )
+
+
+def _output_states(net: SpikingNet, states: list[NDArray[np.float32]]) -> NDArray[np.float32]:
+    """Return the last potential behind each class ``[B, classes]``, summed over the pool of its output edge."""
+    import torch
+
+    total = torch.zeros(len(states[0]), *(net.output_shape or (0, 0, 0)))
+    for edge in net.edges if net.output_shape else ():
+        if edge.target is None and edge.source != INPUT:
+            state = _sum_pooled(torch.from_numpy(states[edge.source].copy())[:, None], edge.pool)[:, 0]
+            total[:, edge.feature_shift : edge.feature_shift + state.shape[1]] += state
+    return np.asarray(total.flatten(1).numpy())
 
 
 def _arriving(net: SpikingNet, index: int, live: dict[int, torch.Tensor]) -> torch.Tensor:
@@ -207,6 +234,7 @@ def _joined(traces: list[Trace]) -> Trace:
         input_counts=np.concatenate([trace.input_counts for trace in traces]),
         counts=tuple(np.concatenate([trace.counts[i] for trace in traces]) for i in layers),
         output=np.concatenate([trace.output for trace in traces], axis=1),
+        output_states=np.concatenate([trace.output_states for trace in traces]),
         states=tuple(np.concatenate([trace.states[i] for trace in traces]) for i in layers),
         spikes=spikes,
         dt_us=traces[0].dt_us,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+from .errors import InputError
 from .synops import SynopReport, count_synops
 from .types import INPUT, SpikingNet, Trace
 
@@ -74,10 +75,17 @@ class TutorialTable:
 def tutorial_table(net: SpikingNet, trace: Trace, *, n_input: int = 0) -> TutorialTable:
     """Return the tutorial's table for a trace of a plain chain, one recording, with the exact counts beside it.
 
-    ``n_input`` is the number of input events that the tutorial's caller typed in; it passed 0.
+    ``n_input`` is the number of input events that the tutorial's caller typed in; it passed 0. A kernel that covers its
+    whole input counts as a Linear layer, which is what it was in the tutorial's CNN.
+    Raises: InputError for a batch or a net with branches.
     Law: the columns follow sinabs 0.1: ``In`` is the row before's ``Out``, a convolution's fan-out is
     ``F * (ky / stride) * (kx / stride)`` everywhere, ``SynOps/s`` takes a bin for 1 ms.
     """
+    if trace.n_samples != 1 or any(len(net.outgoing(index)) > 1 for index in range(len(net.layers))):
+        raise InputError(
+            f"tutorial table: expected one recording through a plain chain of layers, found {trace.n_samples} "
+            "recordings, or branches. Try simulate() on one recording."
+        )
     report = count_synops(net, trace)
     rows: list[TutorialRow] = []
     n_in = n_input
@@ -129,7 +137,7 @@ def _notes(
         + (f" ({100 * (inner / inner_exact - 1):+.1f} %)." if inner_exact else "."),
         f"Pools: {lost:,} spikes fall off the edge of a map that its pool does not divide; they reach no neuron.",
         f"Time: SynOps/s takes each of the {trace.n_steps} bins for 1 ms; they last {bin_ms:g} ms, so the column is "
-        f"{bin_ms:g} times too high."
+        f"{max(bin_ms, 1 / bin_ms):g} times too {'high' if bin_ms > 1 else 'low'}."
         if bin_ms != 1
         else "Time: bins of 1 ms, as the column SynOps/s assumes.",
         "Energy: the tutorial's text says 10 pJ a synop, its code holds 10e-8 mJ, which is 100 pJ: ten times more.",

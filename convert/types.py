@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from spikeport.models.arrays import ArrayRecord, frozen
 
-from .errors import InvalidNetError
+from .errors import InputError, InvalidNetError
 from .evaluate import EquivalenceGate
 from .geometry import Pair, Shape3, out_shape, pooled
 from .graph import Finding, Graph
@@ -19,7 +20,7 @@ INPUT = -1
 """The ``source`` of an edge that leaves the input."""
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class SpikingLayer(ArrayRecord):
     """A convolution followed by integrate-and-fire neurons.
 
@@ -32,8 +33,8 @@ class SpikingLayer(ArrayRecord):
     """
 
     name: str
-    weight: NDArray[np.float32]
-    bias: NDArray[np.float32] | None
+    weight: NDArray[np.floating[Any]]
+    bias: NDArray[np.floating[Any]] | None
     stride: Pair
     padding: Pair
     threshold: float
@@ -45,6 +46,8 @@ class SpikingLayer(ArrayRecord):
         object.__setattr__(self, "weight", frozen(self.weight, np.float32))
         if self.bias is not None:
             object.__setattr__(self, "bias", frozen(self.bias, np.float32))
+        for name in ("stride", "padding", "in_shape", "out_shape"):
+            object.__setattr__(self, name, tuple(int(value) for value in getattr(self, name)))
         problem = self._problem()
         if problem:
             raise InvalidNetError(f"layer '{self.name}': {problem}")
@@ -84,7 +87,7 @@ class Edge:
     feature_shift: int = 0
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class SpikingNet(ArrayRecord):
     """A chip-neutral spiking network: layers in topological order, joined by edges.
 
@@ -109,12 +112,12 @@ class SpikingNet(ArrayRecord):
         names = [layer.name for layer in self.layers]
         problems = []
         if len(set(names)) < len(names):
-            problems.append(f"layer names: expected distinct ones, found {names}.")
+            problems.append(f"layer names: expected distinct ones, found {names}. Try numbering them.")
         for edge in self.edges:
             problems += self._edge_problems(edge)
         for index, layer in enumerate(self.layers):
             if not self.incoming(index):
-                problems.append(f"layer '{layer.name}': no edge leads to it.")
+                problems.append(f"layer '{layer.name}': no edge leads to it. Try an edge from the layer before it.")
             if not self.outgoing(index):
                 problems.append(f"layer '{layer.name}': no edge leaves it. Try an edge to the output (target None).")
         return problems
@@ -122,16 +125,19 @@ class SpikingNet(ArrayRecord):
     def _edge_problems(self, edge: Edge) -> list[str]:
         last = len(self.layers) - 1
         if not INPUT <= edge.source <= last or (edge.target is not None and not edge.source < edge.target <= last):
-            return [f"edge {edge.source} -> {edge.target}: expected an earlier layer before a later one of 0..{last}."]
+            rule = f"expected an earlier layer before a later one of 0..{last}"
+            return [f"edge {edge.source} -> {edge.target}: {rule}. Try layers in topological order."]
         if min(edge.pool) < 1 or edge.feature_shift < 0:
-            return [f"edge {edge.source} -> {edge.target}: expected a pool of 1 or more and a shift of 0 or more."]
+            rule = f"expected a pool of 1 or more and a shift of 0 or more, found {edge.pool} and {edge.feature_shift}"
+            return [f"edge {edge.source} -> {edge.target}: {rule}. Try Edge({edge.source}, {edge.target})."]
         arriving = pooled(self.source_shape(edge), edge.pool)
         if edge.target is None:
             return []
         wanted = self.layers[edge.target].in_shape
         if arriving[1:] != wanted[1:] or arriving[0] + edge.feature_shift > wanted[0]:
             where = f"edge {edge.source} -> '{self.layers[edge.target].name}'"
-            return [f"{where}: expected an input of {wanted}, found {arriving} shifted by {edge.feature_shift}."]
+            found = f"found {arriving} shifted by {edge.feature_shift}"
+            return [f"{where}: expected an input of {wanted}, {found}. Try a pool and a shift that lead there."]
         return []
 
     def source_shape(self, edge: Edge) -> Shape3:
@@ -147,12 +153,19 @@ class SpikingNet(ArrayRecord):
         return tuple(edge for edge in self.edges if edge.source == index)
 
     @property
-    def outputs(self) -> tuple[int, ...]:
-        """Indices of the layers whose spikes are the output of the net."""
-        return tuple(edge.source for edge in self.edges if edge.target is None)
+    def output_shape(self) -> Shape3 | None:
+        """``(features, height, width)`` of the output: behind the pools and shifts of the edges that lead there.
+
+        None where maps of different sizes do: then there are no classes.
+        """
+        ends = [(edge, pooled(self.source_shape(edge), edge.pool)) for edge in self.edges if edge.target is None]
+        maps = {(height, width) for _, (_, height, width) in ends}
+        if len(maps) != 1:
+            return None
+        return (max(edge.feature_shift + features for edge, (features, _, _) in ends), *maps.pop())
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Conversion(ArrayRecord):
     """The result of ``convert``: the captured graph, the spiking net, and one finding per graph node.
 
@@ -165,29 +178,32 @@ class Conversion(ArrayRecord):
     gate: EquivalenceGate
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Trace(ArrayRecord):
     """What a spiking net did with a batch of rasters, in steps of ``dt_us``.
 
     Shapes: ``input_counts`` ``[B, C, H, W]`` and ``counts[layer]`` ``[B, F, H, W]`` are sums over time,
-    ``output`` is ``[T, B, features]`` (output layers side by side, summed over their maps), ``states[layer]``
-    ``[B, F, H, W]`` is the membrane potential after the last step, ``spikes[layer]`` ``[T, B, F, H, W]`` if recorded.
+    ``output`` is ``[T, B, classes]``, ``states[layer]`` ``[B, F, H, W]`` the membrane potential after the last step,
+    ``output_states`` ``[B, classes]`` the same behind the classes, ``spikes[layer]`` ``[T, B, F, H, W]`` if recorded.
+    A class is a place of ``SpikingNet.output_shape``, flattened as torch does.
     """
 
     input_counts: NDArray[np.float64]
     counts: tuple[NDArray[np.int64], ...]
     output: NDArray[np.int64]
+    output_states: NDArray[np.float32]
     states: tuple[NDArray[np.float32], ...]
-    spikes: tuple[NDArray[np.int16], ...] | None
+    spikes: tuple[NDArray[np.int32], ...] | None
     dt_us: int
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "input_counts", frozen(self.input_counts, np.float64))
         object.__setattr__(self, "output", frozen(self.output, np.int64))
+        object.__setattr__(self, "output_states", frozen(self.output_states, np.float32))
         object.__setattr__(self, "counts", tuple(frozen(count, np.int64) for count in self.counts))
         object.__setattr__(self, "states", tuple(frozen(state, np.float32) for state in self.states))
         if self.spikes is not None:
-            object.__setattr__(self, "spikes", tuple(frozen(spikes, np.int16) for spikes in self.spikes))
+            object.__setattr__(self, "spikes", tuple(frozen(spikes, np.int32) for spikes in self.spikes))
 
     @property
     def n_steps(self) -> int:
@@ -207,14 +223,14 @@ class Trace(ArrayRecord):
     def predictions(self) -> NDArray[np.int64]:
         """Return the class of each recording: most output spikes, then the higher last state, then the lower index.
 
-        Shapes: ``[B]``. A net with one output layer only.
+        Shapes: ``[B]``.
+        Raises: InputError where the net has no ``output_shape``.
         """
+        if not self.output.shape[2]:
+            raise InputError("trace: expected outputs of one map size, found several: no classes. Try counts.")
         spikes = self.output.sum(axis=0)
-        last = self.states[-1].reshape(self.n_samples, -1)
-        if last.shape != spikes.shape:
-            return np.asarray(spikes.argmax(axis=1), np.int64)
         best = spikes == spikes.max(axis=1, keepdims=True)
-        return np.asarray(np.where(best, last, -np.inf).argmax(axis=1), np.int64)
+        return np.asarray(np.where(best, self.output_states, -np.inf).argmax(axis=1), np.int64)
 
 
 def chain(layers: tuple[SpikingLayer, ...], pools: tuple[Pair, ...], input_shape: Shape3) -> SpikingNet:

@@ -76,6 +76,16 @@ def _output_pool(layer: str, pool: Pair) -> Violation:
 def _zeroed(net: SpikingNet, integers: IntegerNet) -> Iterator[Violation]:
     found = []
     for layer, integer in zip(net.layers, integers.layers, strict=True):
+        if not integer.weight.any():
+            yield report(
+                layer.name,
+                "dead layer",
+                found="weights that are all 0 as integers",
+                limit="some weight that is not 0",
+                why="It never spikes, and no layer behind it does",
+                fix="more spikes per frame in the conversion, or a layer that has learned something",
+            )
+            continue
         lost = int(((layer.weight != 0) & (integer.weight == 0)).sum())
         if lost:
             found.append(f"{lost} of {np.count_nonzero(layer.weight)} in '{layer.name}'")

@@ -45,13 +45,16 @@ class Comparison:
 def compare(
     module: nn.Module,
     net: SpikingNet,
-    program: Program,
     *,
+    program: Program,
     recordings: Sequence[Events],
     labels: NDArray[np.integer[Any]],
+    slow_clock_hz: float | None = None,
 ) -> Comparison:
     """Return the accuracies of the CNN on whole-recording sums, of the net in steps of 10 ms, and of the emulated chip.
 
+    All three break ties alike: by the values behind the last ReLU, the last potentials, the last states. For a net with
+    biases, ``slow_clock_hz`` of 100 adds them on the chip as often as the steps of the simulation do.
     Raises: RecordingError where there are no recordings, or not one label each.
     """
     if not recordings or len(recordings) != len(labels):
@@ -59,7 +62,7 @@ def compare(
             f"compare: expected recordings with one label each, found {len(recordings)} and {len(labels)} labels. "
             "Try a data set's recordings with its labels."
         )
-    emulator = Emulator(program)
+    emulator = Emulator(program, slow_clock_hz=slow_clock_hz)
     n_cnn, n_spiking, n_chip = 0, 0, 0
     outcomes: list[Recording] = []
     for first in range(0, len(recordings), _BATCH):
@@ -68,7 +71,7 @@ def compare(
         n_cnn += int((classify_frames(module, raster.sum(axis=0, dtype=np.float32)) == truth).sum())
         n_spiking += int((simulate(net, raster).predictions() == truth).sum())
         for events, label in zip(part, truth, strict=True):
-            outcome = dataclasses.replace(emulator.run(events), spikes={})
+            outcome = dataclasses.replace(emulator.run(events.from_zero()), spikes={})
             n_chip += classify(outcome, program) == int(label)
             outcomes.append(outcome)
     n = len(recordings)
@@ -77,23 +80,24 @@ def compare(
         Accuracy("CNN", n_cnn, n),
         Accuracy("spiking net", n_spiking, n),
         Accuracy("emulated chip", n_chip, n),
-        count_traffic(program, outcomes, seconds / n),
+        count_traffic(program, outcomes, window_s=seconds / n),
     )
 
 
 def stack_rasters(recordings: Sequence[Events], dt_us: int, *, merge_polarity: bool) -> NDArray[np.uint16]:
     """Return the rasters of recordings side by side, short ones filled up with empty bins.
 
-    Shapes: ``[T, B, C, H, W]``.
+    Shapes: ``[T, B, C, H, W]``; time starts at the first event of each.
     """
-    n_bins = max((int(events.t_us[-1]) // dt_us + 1 for events in recordings if len(events)), default=1)
+    n_bins = max((events.duration_us // dt_us + 1 for events in recordings), default=1)
+    started = (events.from_zero() for events in recordings)
     rasters = [
-        events.to_raster(dt_us, n_bins=n_bins, merge_polarity=merge_polarity, dtype=np.uint16) for events in recordings
+        events.to_raster(dt_us, n_bins=n_bins, merge_polarity=merge_polarity, dtype=np.uint16) for events in started
     ]
     return np.stack(rasters, axis=1)
 
 
-def count_traffic(program: Program, recordings: Sequence[Recording], window_s: float) -> SynopReport:
+def count_traffic(program: Program, recordings: Sequence[Recording], *, window_s: float) -> SynopReport:
     """Return the exact synops of a program's cores over recordings of ``window_s`` seconds on average.
 
     Law: equal to the visits that the emulator counted, core by core.

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from spikeport.models.atomic import write_atomic
 
 from . import plots
-from .readout import classify
+from .errors import ReportError
+from .readout import classes_of, classify, n_classes
 from .report import Report, report_dict, to_json
 from .types import Program, Recording
 
@@ -38,11 +39,14 @@ _SPACE = "\N{NO-BREAK SPACE}"
 
 
 def write_report(report: Report, path: str | Path) -> Path:
-    """Write the report and return its path: JSON where the path ends in ``.json``, else one HTML page.
+    """Write the report and return its path: JSON where the path ends in ``.json``, one HTML page for ``.html``.
 
     Law: the file is there whole or not at all.
+    Raises: ReportError for another suffix.
     """
     path = Path(path)
+    if path.suffix not in (".json", ".html"):
+        raise ReportError(f"report '{path.name}': expected a name that ends in .html or .json. Try report.html.")
     text = to_json(report) if path.suffix == ".json" else render_html(report)
     write_atomic(path, text.encode("utf-8"))
     return path
@@ -197,7 +201,7 @@ def _pictures(report: Report) -> dict[str, Any]:
         plots.spike_map(recording.counts[core.core], plots.layer_color(position))
         for position, core in enumerate(report.program.cores)
     ]
-    if events is not None and set(report.program.outputs) & recording.spikes.keys():
+    if events is not None and n_classes(report.program) and set(report.program.outputs) & recording.spikes.keys():
         t_us, classes = _output_spikes(report.program, recording)
         span_us = int(events.t_us[0]), int(events.t_us[-1])
         winner = classify(recording, report.program)
@@ -212,8 +216,9 @@ def _output_spikes(program: Program, recording: Recording) -> tuple[NDArray[np.i
         for target in core.destinations:
             if target.core is None and core.core in recording.spikes:
                 spikes = recording.spikes[core.core]
-                times.append(spikes["t_us"])
-                classes.append(spikes["feature"].astype(np.int64) + target.feature_shift)
+                found = classes_of(spikes, target, program)
+                times.append(spikes["t_us"][found >= 0])
+                classes.append(found[found >= 0])
     return np.concatenate(times), np.concatenate(classes)
 
 

@@ -66,7 +66,7 @@ class Accuracy:
         return max(0.0, min(center - half, self.share)), min(1.0, max(center + half, self.share))
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Report(ArrayRecord):
     """What a report says; whatever was not done is None or empty, and its section is left out.
 
@@ -204,7 +204,7 @@ def _activity(report: Report) -> list[dict[str, Any]] | None:
 
 
 def _output(report: Report) -> dict[str, Any] | None:
-    if report.recording is None or not report.program.outputs:
+    if report.recording is None or not n_classes(report.program):
         return None
     spikes = count_classes(report.recording, report.program)
     return {

@@ -23,7 +23,7 @@ SPIKE = np.dtype([("event", np.int64), ("t_us", np.int64), ("feature", np.int16)
 """One spike of a recording: index and time of the input event that caused it, and its address before pooling."""
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class IntegerLayer(ArrayRecord):
     """A layer in the chip's numbers.
 
@@ -49,7 +49,7 @@ class IntegerLayer(ArrayRecord):
         _freeze_tensors(self)
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class IntegerNet(ArrayRecord):
     """A spiking net in the chip's numbers; ``edges`` as in ``SpikingNet``."""
 
@@ -80,7 +80,7 @@ class DvsConfig:
     pool: Pair = (1, 1)
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class CoreProgram(ArrayRecord):
     """What one core is loaded with.
 
@@ -135,7 +135,7 @@ class CoreProgram(ArrayRecord):
         return None
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Program(ArrayRecord):
     """Everything a chip is loaded with: cores in network order, the entry, the input stage.
 
@@ -185,7 +185,7 @@ class Program(ArrayRecord):
         return tuple(c.core for c in self.cores if any(target.core is None for target in c.destinations))
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Recording(ArrayRecord):
     """What a program did with a recording of events; all mappings are keyed by core id.
 

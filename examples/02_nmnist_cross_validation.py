@@ -11,7 +11,7 @@ from shared_data import shared_data
 from spikeport.convert import convert
 from spikeport.deploy import Comparison, compare, compile_program
 from spikeport.models import EventDataset, TrainSettings, digits_cnn, frames_of, k_folds, nmnist, train
-from spikeport.models.console import emit, say, table
+from spikeport.models.console import say, show, table
 
 
 def port(train_set: EventDataset, test_set: EventDataset, epochs: int, seed: int) -> Comparison:
@@ -21,7 +21,7 @@ def port(train_set: EventDataset, test_set: EventDataset, epochs: int, seed: int
     train(cnn, train_set, settings=TrainSettings(epochs=epochs, seed=seed))
     net = convert(cnn, (2, 34, 34), data=frames_of(train_set.recordings)).net
     program = compile_program(net, "speck2fdevkit")
-    return compare(cnn, net, program, recordings=test_set.recordings, labels=test_set.labels)
+    return compare(cnn, net, program=program, recordings=test_set.recordings, labels=test_set.labels)
 
 
 def main() -> None:
@@ -44,7 +44,7 @@ def main() -> None:
     rows.append((f"{given.folds}-fold over {n:,}", *(f"{share:.1%}" for share in pooled)))
     columns = ("N-MNIST, tutorial CNN", "CNN", "Spiking net", "Emulated chip")
     gap = 100 * (pooled[0] - pooled[2])
-    emit({}, [table("Accuracy", columns, rows), f"Cross-validated: CNN minus chip {gap:.1f} points"], as_json=False)
+    show(table("Accuracy", columns, rows), f"Cross-validated: CNN minus chip {gap:.1f} points")
 
 
 if __name__ == "__main__":

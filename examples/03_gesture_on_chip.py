@@ -8,7 +8,7 @@ from shared_data import shared_data
 from spikeport.convert import convert
 from spikeport.deploy import Emulator, classify, compile_program, plan
 from spikeport.models import gesture_cnn, gestures, load_weights
-from spikeport.models.console import emit, table
+from spikeport.models.console import show, table
 
 MANUAL_ORDER = (0, 1, 2, 7, 4, 5, 6, 3, 8)
 
@@ -33,7 +33,7 @@ def main() -> None:
         names = recordings.classes[int(label)], recordings.classes[found]
         rows.append((*names, len(events), sum(outcome.synops.values()), outcome.wall_s))
     columns = ("Gesture", "Emulated chip says", "Events", "Synops", "Seconds")
-    emit({}, [table("DVS128 Gesture", columns, rows), f"{n_right} of {len(rows)} right"], as_json=False)
+    show(table("DVS128 Gesture", columns, rows), f"{n_right} of {len(rows)} right")
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from shared_data import shared_data
 from spikeport.convert import Scaling, convert
 from spikeport.deploy import compare, compile_program
 from spikeport.models import frames_of, load_weights, nmnist, strided_digits_cnn
-from spikeport.models.console import emit, table
+from spikeport.models.console import show, table
 
 
 def main() -> None:
@@ -22,9 +22,9 @@ def main() -> None:
     program = compile_program(net, "speck2fdevkit")
     rows = []
     for name, data in (("1,000 training recordings", train_set), ("50 test recordings", test_set)):
-        found = compare(cnn, net, program, recordings=data.recordings, labels=data.labels)
+        found = compare(cnn, net, program=program, recordings=data.recordings, labels=data.labels)
         rows.append((name, *(f"{one.share:.1%}" for one in found.accuracies)))
-    emit({}, [table("Public N-MNIST CNN", ("On", "CNN", "Spiking net", "Emulated chip"), rows)], as_json=False)
+    show(table("Public N-MNIST CNN", ("On", "CNN", "Spiking net", "Emulated chip"), rows))
 
 
 if __name__ == "__main__":

@@ -1,14 +1,12 @@
 """The synop table of the CNN-to-Speck tutorial for a run of its CNN, next to the exact counts, and what differs."""
 
-import dataclasses
-
 import numpy as np
 import torch
 
 from spikeport.convert import Scaling, convert, count_synops, estimate_power, simulate, tutorial_table
 from spikeport.convert.cli import power_tables, synop_tables, tutorial_tables
 from spikeport.models import digits, digits_cnn, frames_of, train
-from spikeport.models.console import emit
+from spikeport.models.console import show
 
 
 def main() -> None:
@@ -22,11 +20,7 @@ def main() -> None:
     trace = simulate(net, raster, dt_us=10_000)
     report = count_synops(net, trace)
     table = tutorial_table(net, trace)
-    emit(
-        dataclasses.asdict(table),
-        [*tutorial_tables(table), *synop_tables(report), *power_tables(estimate_power(report))],
-        as_json=False,
-    )
+    show(*tutorial_tables(table), *synop_tables(report), *power_tables(estimate_power(report)))
 
 
 if __name__ == "__main__":

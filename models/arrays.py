@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,11 @@ def frozen(values: ArrayLike, dtype: DTypeLike | None = None) -> NDArray[Any]:
     return array
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+_FEW = 9
+"""Entries of a tuple or mapping that a record's ``repr`` still spells out."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class ArrayRecord:
     """A frozen record whose fields may be arrays; ``==`` is identity, ``same`` compares the contents."""
 
@@ -31,6 +36,26 @@ class ArrayRecord:
             for field in dataclasses.fields(self)
             if field.compare
         )
+
+    def __repr__(self) -> str:
+        shown = (
+            f"{field.name}={_short(getattr(self, field.name))}" for field in dataclasses.fields(self) if field.repr
+        )
+        return f"{type(self).__name__}({', '.join(shown)})"
+
+
+def _short(value: object) -> str:
+    """Return a value in a few words: a record of large arrays is read in one line."""
+    if isinstance(value, np.ndarray):
+        kind = f"({', '.join(value.dtype.names)})" if value.dtype.names else str(value.dtype)
+        return f"{kind}[{', '.join(map(str, value.shape))}]"
+    if isinstance(value, tuple) and any(isinstance(item, (ArrayRecord, np.ndarray)) for item in value):
+        return f"({len(value)} x {type(value[0]).__name__})"
+    if isinstance(value, (Mapping, tuple)) and len(value) > _FEW:
+        return f"<{len(value)} entries>"
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{key!r}: {_short(entry)}" for key, entry in value.items()) + "}"
+    return repr(value)
 
 
 def _same(a: object, b: object) -> bool:

@@ -31,7 +31,7 @@ N_TEST_PER_CLASS = 50
 _SUFFIXES = (".bs2", ".bin", ".npz", ".npy")
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class EventDataset(ArrayRecord):
     """Recordings with one label each, -1 where it is not known.
 
@@ -232,9 +232,13 @@ def frames_of(recordings: Iterable[Events], *, merge_polarity: bool = False) -> 
     """Return each recording summed over its whole length.
 
     Shapes: ``[N, 2, H, W]``, or ``[N, 1, H, W]`` with ``merge_polarity``.
+    Raises: DataError where there are none.
     """
+    recordings = tuple(recordings)
+    if not recordings:
+        raise DataError("frames: expected at least one recording, found none. Try another data set.")
     whole = [
-        events.to_raster(max(int(events.t_us[-1]), 0) + 1, n_bins=1, merge_polarity=merge_polarity)[0]
+        events.from_zero().to_raster(events.duration_us + 1, n_bins=1, merge_polarity=merge_polarity)[0]
         for events in recordings
     ]
     return np.stack(whole).astype(np.float32)

@@ -17,7 +17,7 @@ MAX_RASTER_CELLS = 1 << 31
 """Most cells of a raster. More are a slip, such as times since 1970, rather than a wish."""
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Events(ArrayRecord):
     """Address events of one recording, in order of time.
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .data import EventDataset, frames_of
-from .errors import DataError
+from .errors import TrainingError
 
 if TYPE_CHECKING:
     import torch
@@ -62,7 +62,7 @@ class TrainSettings:
         }
         wrong = [f"{name}: {getattr(self, name)!r} is outside its range" for name, is_in in checks.items() if not is_in]
         if wrong:
-            raise DataError(f"training settings: {'; '.join(wrong)}. Try TrainSettings() as it is.")
+            raise TrainingError(f"training settings: {'; '.join(wrong)}. Try TrainSettings() as it is.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,11 +82,11 @@ def train(
 ) -> TrainResult:
     """Train ``module`` in place on the recordings of ``dataset`` and return how it went; the best weights are kept.
 
-    A final ReLU is left out of the loss, which sees the values before it: an output that has died would learn nothing.
-    For a CNN without biases each frame is scaled to a mean of 1: it changes no class, and a window with few events
-    counts as much in the loss as a whole recording.
+    A final ReLU of an ``nn.Sequential`` is left out of the loss, which sees the values before it: an output that has
+    died would learn nothing. For a CNN of convolutions and linear layers without biases each frame is scaled to a mean
+    of 1: it changes no class, and a window with few events counts as much in the loss as a whole recording.
     Law: equal modules, data, settings and numbers of threads give equal weights; torch's own random state stays.
-    Raises: DataError where recordings have no label, the module does not take their frames, or the loss diverges.
+    Raises: TrainingError where recordings have no label, the module does not take their frames, or the loss diverges.
     """
     import torch
     import torch.nn.functional as F
@@ -101,7 +101,7 @@ def train(
     n_validation = min(500, int(settings.validation_share * len(dataset)))
     held_out, used = order[:n_validation] if n_validation else order, order[n_validation:]
     windows = _Windows(dataset, in_channels(module))
-    is_scaled = not any(name.endswith("bias") for name, _ in module.named_parameters())
+    is_scaled = _is_homogeneous(module)
     shown = np.concatenate([windows.draw(held_out, rng, low) for low in (1.0, *(settings.window_min,) * _N_VIEWS)])
     truth = np.tile(dataset.labels[held_out], 1 + _N_VIEWS)
     logits = _without_last_relu(module)
@@ -143,6 +143,15 @@ def train(
     return TrainResult(best[1] + 1, best[0], tuple(history), len(used), len(held_out), wall_s)
 
 
+def _is_homogeneous(module: nn.Module) -> bool:
+    """Return whether scaling the input scales the output: weight layers without bias, rectifiers, average pools."""
+    from torch import nn
+
+    kept = (nn.Sequential, nn.ReLU, nn.AvgPool2d, nn.Flatten, nn.Identity, nn.Dropout, nn.Dropout2d)
+    kinds = (*kept, nn.Conv2d, nn.Linear)
+    return all(type(layer) in kinds and getattr(layer, "bias", None) is None for layer in module.modules())
+
+
 def _batches(indices: NDArray[np.int64], size: int) -> Iterator[NDArray[np.int64]]:
     for first in range(0, len(indices), size):
         yield indices[first : first + size]
@@ -159,30 +168,37 @@ def accuracy(module: nn.Module, dataset: EventDataset) -> float:
 
 
 def classify_frames(module: nn.Module, frames: NDArray[np.float32]) -> NDArray[np.int64]:
-    """Return the class of each frame, -1 where all outputs are equal: behind a final ReLU that is no answer.
+    """Return the class of each frame: the largest output, in evaluation mode.
 
+    Where a final ReLU makes the largest outputs equal (all zero), the values before it decide, as the last potential
+    does in the spiking net.
     Shapes: ``frames`` is ``[N, C, H, W]``, the result ``[N]``.
     """
     import torch
 
+    dtype = next((parameter.dtype for parameter in module.parameters()), torch.float32)
+    was_training = module.training
     module.eval()
-    with torch.no_grad():
-        outputs = module(torch.from_numpy(np.ascontiguousarray(frames, np.float32))).flatten(1)
-    answers = torch.where(outputs.amax(1) > outputs.amin(1), outputs.argmax(1), -1)
+    try:
+        with torch.no_grad():
+            batch = torch.from_numpy(np.ascontiguousarray(frames, np.float32)).to(dtype)
+            answers = _without_last_relu(module)(batch).flatten(1).argmax(1)
+    finally:
+        module.train(was_training)
     return np.asarray(answers.numpy(), np.int64)
 
 
 def in_channels(module: nn.Module) -> int:
     """Return the input channels of the first convolution of ``module``.
 
-    Raises: DataError where it has none.
+    Raises: TrainingError where it has none.
     """
     from torch import nn
 
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d):
             return layer.in_channels
-    raise DataError(f"{type(module).__name__}: expected a CNN with a Conv2d, found none. Try digits.")
+    raise TrainingError(f"{type(module).__name__}: expected a CNN with a Conv2d, found none. Try digits.")
 
 
 class _Windows:
@@ -192,7 +208,7 @@ class _Windows:
         self.channels = channels
         self.height, self.width = dataset.recordings[0].sensor_size
         self.starts = np.cumsum([0, *(len(events) for events in dataset.recordings)])
-        self.times = [events.t_us for events in dataset.recordings]
+        self.times = [events.from_zero().t_us for events in dataset.recordings]
         area = self.height * self.width
         self.pixels = np.concatenate(
             [
@@ -293,7 +309,7 @@ def _progress(epochs: int) -> Iterator[Any]:
 
 def _check_loss(losses: list[float], epoch: int, settings: TrainSettings) -> None:
     if not np.isfinite(losses).all():
-        raise DataError(
+        raise TrainingError(
             f"training: expected a finite loss, found NaN or infinity in epoch {epoch + 1}. "
             f"Try a learning_rate below {settings.learning_rate:g}."
         )
@@ -304,29 +320,29 @@ def _check(module: nn.Module, dataset: EventDataset) -> None:
 
     sizes = {events.sensor_size for events in dataset.recordings}
     if (dataset.labels < 0).any():
-        raise DataError(
+        raise TrainingError(
             f"data set '{dataset.name}': expected a label for each recording, found some without. Try digits."
         )
     if len(sizes) > 1:
-        raise DataError(f"data set '{dataset.name}': expected one sensor size, found {sorted(sizes)}. Try one sensor.")
+        raise TrainingError(f"data set '{dataset.name}': expected one sensor size, found {sorted(sizes)}. Try one.")
     if any(not len(events) for events in dataset.recordings):
-        raise DataError(
+        raise TrainingError(
             f"data set '{dataset.name}': expected events in each recording, found one without. Try a longer one."
         )
     (height, width) = sizes.pop()
     shape = (in_channels(module), height, width)
     if shape[0] not in (1, 2):
-        raise DataError(f"{type(module).__name__}: expected 1 or 2 input channels, found {shape[0]}. Try 2.")
+        raise TrainingError(f"{type(module).__name__}: expected 1 or 2 input channels, found {shape[0]}. Try 2.")
     try:
         with torch.no_grad():
             outputs = copy.deepcopy(module).eval()(torch.zeros(1, *shape)).flatten(1)
     except RuntimeError as cause:
         reason = str(cause).splitlines()[0]
-        raise DataError(
+        raise TrainingError(
             f"{type(module).__name__} does not run on frames of {shape}: {reason}. Try another network."
         ) from cause
     if outputs.shape[1] <= int(dataset.labels.max()):
-        raise DataError(
+        raise TrainingError(
             f"{type(module).__name__}: expected an output for each class up to {int(dataset.labels.max())}, "
             f"found {outputs.shape[1]}. Try a wider last layer."
         )

@@ -59,7 +59,7 @@ def test_functional_rectifiers_are_converted_like_layers() -> None:
     module = Functional()
     graph = capture(module, (1, 6, 6))
     assert sum(isinstance(node, Relu) for node in graph) == 4
-    assert compare(module, graph, torch.rand(4, 1, 6, 6)).argmax_agreement == 1.0
+    assert compare(module, graph, batch=torch.rand(4, 1, 6, 6)).argmax_agreement == 1.0
 
 
 def test_a_module_used_twice_becomes_two_nodes_with_distinct_names() -> None:
@@ -90,7 +90,7 @@ def _chain(*layers: nn.Module) -> nn.Sequential:
         (_chain(nn.Conv2d(4, 4, 3, dilation=2)), ("conv2", "dilation=(2, 2)", "dilation=1")),
         (_chain(nn.Conv2d(4, 4, 3, padding=1, padding_mode="circular")), ("conv2", "circular", "zeros")),
         (_chain(nn.Conv2d(4, 4, 2, padding="same")), ("conv2", "same", "odd kernel")),
-        (_chain(nn.AvgPool2d(3, stride=2)), ("avgpool2", "stride (2, 2)", "nn.AvgPool2d(3)")),
+        (_chain(nn.AvgPool2d(3, stride=2)), ("avgpool2", "stride (2, 2)", "nn.AvgPool2d((3, 3))")),
         (_chain(nn.AdaptiveAvgPool2d(1)), ("AdaptiveAvgPool2d", "window")),
         (_chain(nn.LeakyReLU()), ("LeakyReLU", "nn.ReLU")),
         (_chain(nn.ReLU6()), ("ReLU6", "nn.ReLU")),
@@ -156,8 +156,41 @@ def test_control_flow_on_values_cannot_be_traced() -> None:
         capture(Branching(), (1, 4, 4))
 
 
+class OneAtATime(nn.Module):
+    """A forward that only takes a batch of one."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return F.relu(x.view(1, -1)[:, :64])
+
+
+class Picky(nn.Module):
+    """A forward that raises what it likes."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        assert x.shape[1] == 7
+        return x
+
+
+class TwoInputs(nn.Module):
+    """A forward with a second input."""
+
+    def forward(self, x: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
+        return F.relu(x if mask is None else x * mask)
+
+
+@pytest.mark.parametrize("module", [Picky(), TwoInputs()])
+def test_whatever_a_users_forward_does_ends_in_one_error(module: nn.Module) -> None:
+    with pytest.raises(CaptureError, match="Try"):
+        capture(module, (1, 8, 8))
+
+
+def test_flattens_that_keep_no_batch_are_refused() -> None:
+    graph = capture(OneAtATime(), (1, 8, 8))
+    assert any(isinstance(node, Unknown) for node in graph)
+
+
 def test_a_wrong_input_shape_is_said_with_the_reason() -> None:
-    with pytest.raises(CaptureError, match=r"does not run on an input of \(1, 8, 8\): .*Try the \(channels"):
+    with pytest.raises(CaptureError, match=r"does not run on an input of \(1, 8, 8\) .*: .*Try the \("):
         capture(_chain(), (1, 8, 8))
     with pytest.raises(CaptureError, match=r"expected \(channels, height, width\), found \(8, 8\)"):
         capture(_chain(), (8, 8))  # type: ignore[arg-type]
@@ -183,4 +216,4 @@ def test_a_subclass_with_a_forward_of_its_own_breaks_the_gate() -> None:
     with torch.no_grad():
         module[0].weight.fill_(0.1)  # type: ignore[operator]
     with pytest.raises(CaptureError, match="is not the function of Sequential"):
-        compare(module, capture(module, (1, 8, 8)), torch.rand(2, 1, 8, 8))
+        compare(module, capture(module, (1, 8, 8)), batch=torch.rand(2, 1, 8, 8))

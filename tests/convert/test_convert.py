@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 from typing import Any
 
@@ -58,7 +59,7 @@ def test_each_node_has_exactly_one_finding(case: Case) -> None:
     conversion = convert(case.module, case.input_shape)
     assert [found.node for found in conversion.findings] == [node.name for node in conversion.graph]
     assert all(found.detail for found in conversion.findings)
-    ends_in_weights = isinstance(list(case.module)[-1], nn.Linear)
+    ends_in_weights = isinstance(list(case.module)[-1], (nn.Linear, nn.BatchNorm1d))
     assert ends_in_weights == any("spiking output layer was added" in found.detail for found in conversion.findings)
 
 
@@ -91,7 +92,98 @@ def test_to_sinabs_gives_the_spikes_of_simulate(case: Case, seed: int) -> None:
     with torch.no_grad():
         batch_first = torch.from_numpy(raster).transpose(0, 1).flatten(0, 1)
         found = to_sinabs(net, batch_size=3)(batch_first).reshape(3, 6, -1).transpose(0, 1).numpy()
-    np.testing.assert_array_equal(found, trace.output.reshape(6, 3, -1))
+    np.testing.assert_array_equal(found, trace.output)
+
+
+@settings(max_examples=25, deadline=None)
+@given(plain_cnns(bias=False, batchnorm=False))
+def test_classes_of_the_spiking_net_are_the_flattened_outputs_of_the_cnn(case: Case) -> None:
+    frame = _frames(case.input_shape, 1)
+    with torch.no_grad():
+        outputs = case.module(torch.from_numpy(frame)).flatten(1).clamp(min=0).numpy()[0]
+    net = convert(case.module, case.input_shape, v_min=None).net
+    assert net.output_shape is not None
+    assert int(np.prod(net.output_shape)) == outputs.size
+    # Spikes that come evenly follow the activations, so what the CNN puts far ahead the spiking net puts first too.
+    spikes = simulate(net, np.repeat(frame * 4, 100, axis=0)).output.sum(axis=(0, 1))
+    order = np.argsort(outputs)
+    if len(order) > 1 and outputs[order[-1]] > 2 * outputs[order[-2]] + 1:
+        assert int(spikes.argmax()) == int(order[-1])
+
+
+def test_edges_may_come_in_any_order() -> None:
+    def layer(name: str, channels: int) -> SpikingLayer:
+        weight = np.full((1, channels, 1, 1), 0.6)
+        return SpikingLayer(name, weight, None, (1, 1), (0, 0), 1.0, -1.0, (channels, 2, 2), (1, 2, 2))
+
+    layers = (layer("a", 1), layer("b", 1), layer("c", 2))
+    edges = (Edge(-1, 0), Edge(0, 2), Edge(0, 1), Edge(1, 2, (1, 1), 1), Edge(2, None))
+    raster = np.random.default_rng(0).poisson(1.0, (8, 1, 2, 2))
+    expected = simulate(SpikingNet(layers, edges, (1, 2, 2)), raster)
+    assert expected.output.sum() > 0
+    for shuffled in itertools.permutations(edges):
+        assert simulate(SpikingNet(layers, shuffled, (1, 2, 2)), raster).same(expected)
+
+
+def test_outputs_that_share_a_class_add_up_and_shifts_keep_them_apart() -> None:
+    layer = SpikingLayer("a", np.ones((1, 1, 1, 1)), None, (1, 1), (0, 0), 1.0, -1.0, (1, 1, 1), (1, 1, 1))
+    raster = np.ones((5, 1, 1, 1))
+    shared = SpikingNet((layer,), (Edge(-1, 0), Edge(0, None), Edge(0, None)), (1, 1, 1))
+    apart = SpikingNet((layer,), (Edge(-1, 0), Edge(0, None), Edge(0, None, (1, 1), 1)), (1, 1, 1))
+    assert simulate(shared, raster).output.sum(axis=0).tolist() == [[10]]
+    assert simulate(apart, raster).output.sum(axis=0).tolist() == [[5, 5]]
+
+
+def test_outputs_of_several_map_sizes_have_no_classes() -> None:
+    layer = SpikingLayer("a", np.ones((1, 1, 1, 1)), None, (1, 1), (0, 0), 1.0, -1.0, (1, 4, 4), (1, 4, 4))
+    net = SpikingNet((layer,), (Edge(-1, 0), Edge(0, None), Edge(0, None, (2, 2))), (1, 4, 4))
+    assert net.output_shape is None
+    trace = simulate(net, np.ones((3, 1, 4, 4)))
+    assert trace.counts[0].sum() == 48
+    with pytest.raises(InputError, match="no classes"):
+        trace.predictions()
+
+
+def test_the_time_of_the_first_event_changes_nothing() -> None:
+    from spikeport.convert.simulate import simulate_events
+
+    net = convert(nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU()), (1, 8, 8)).net
+    rng = np.random.default_rng(0)
+    x, y = rng.integers(0, 8, (2, 50))
+    times = np.sort(rng.integers(0, 90_000, 50))
+    early, late = (Events(x, y, x % 2, times - times[0] + start, (8, 8)) for start in (0, 10_000_000))
+    assert simulate_events(net, early).same(simulate_events(net, late))
+
+
+def test_modules_in_training_and_in_other_precisions_convert_alike() -> None:
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.ReLU(), nn.Flatten(), nn.Linear(72, 3))
+    expected = convert(module.eval(), (1, 8, 8)).net
+    assert convert(module.train(), (1, 8, 8)).net.same(expected)
+    assert convert(module.double(), (1, 8, 8)).net.same(expected)
+
+
+def test_calibration_takes_tensors_also_those_that_want_a_gradient() -> None:
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU())
+    frames = _frames((1, 8, 8))
+    wanted = torch.from_numpy(frames).requires_grad_()
+    assert convert(module, (1, 8, 8), data=wanted).net.same(convert(module, (1, 8, 8), data=frames).net)
+
+
+def test_a_gate_that_saw_only_zeros_says_so() -> None:
+    module = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU())
+    with torch.no_grad():
+        module[0].weight.zero_()  # type: ignore[operator]
+        module[0].bias.fill_(-1.0)  # type: ignore[operator]
+    assert convert(module, (1, 8, 8)).gate.n_samples == 0
+
+
+def test_simulations_too_large_to_hold_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    net = convert(nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU()), (1, 8, 8)).net
+    monkeypatch.setattr(sys.modules["spikeport.convert.simulate"], "_MAX_CELLS", 700)
+    with pytest.raises(InputError, match=r"at most 700 neuron steps .* found 720 \(10 steps\)"):
+        simulate(net, np.ones((10, 1, 8, 8)))
 
 
 def test_a_batch_gives_what_its_samples_give_alone() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import numpy as np
@@ -13,18 +14,19 @@ from torch import nn
 
 from spikeport.convert import convert, count_synops, estimate_power, simulate, tutorial_table
 from spikeport.convert.errors import InputError
-from spikeport.convert.geometry import fan_out, out_shape
+from spikeport.convert.geometry import Pair, fan_out, out_shape
 from spikeport.convert.types import SpikingNet, Trace
 from spikeport.models.events import Events
 
 from .networks import Case, plain_cnns
 
 
-def _visits(shape: tuple[int, int, int], weight: tuple[int, ...], stride: int, padding: int, y: int, x: int) -> int:
+def _visits(shape: tuple[int, int, int], weight: tuple[int, ...], steps: tuple[Pair, Pair], y: int, x: int) -> int:
     """Count the neurons that one event updates, straight from the integer specification."""
-    features, height, width = out_shape(shape, weight, (stride, stride), (padding, padding))
+    stride, padding = steps
+    features, height, width = out_shape(shape, weight, stride, padding)
     return sum(
-        0 <= y + padding - v * stride < weight[2] and 0 <= x + padding - u * stride < weight[3]
+        0 <= y + padding[0] - v * stride[0] < weight[2] and 0 <= x + padding[1] - u * stride[1] < weight[3]
         for _ in range(features)
         for v in range(height)
         for u in range(width)
@@ -36,15 +38,15 @@ def _visits(shape: tuple[int, int, int], weight: tuple[int, ...], stride: int, p
     st.integers(1, 3),
     st.tuples(st.integers(5, 9), st.integers(5, 9)),
     st.tuples(st.integers(1, 5), st.integers(1, 5)),
-    st.integers(1, 4),
-    st.integers(0, 3),
+    st.tuples(st.integers(1, 4), st.integers(1, 4)),
+    st.tuples(st.integers(0, 3), st.integers(0, 3)),
 )
 def test_fan_out_is_the_number_of_neurons_visited(
-    features: int, size: tuple[int, int], kernel: tuple[int, int], stride: int, padding: int
+    features: int, size: Pair, kernel: Pair, stride: Pair, padding: Pair
 ) -> None:
     shape, weight = (1, *size), (features, 1, *kernel)
-    expected = [[_visits(shape, weight, stride, padding, y, x) for x in range(size[1])] for y in range(size[0])]
-    np.testing.assert_array_equal(fan_out(shape, weight, (stride, stride), (padding, padding)), expected)
+    expected = [[_visits(shape, weight, (stride, padding), y, x) for x in range(size[1])] for y in range(size[0])]
+    np.testing.assert_array_equal(fan_out(shape, weight, stride, padding), expected)
 
 
 @settings(max_examples=40, deadline=None)
@@ -67,7 +69,7 @@ def _loop(net: SpikingNet, trace: Trace, index: int) -> int:
     for b, c, y, x in np.ndindex(counts.shape):
         row, column = y // edge.pool[0], x // edge.pool[1]
         if counts[b, c, y, x] and row < layer.in_shape[1] and column < layer.in_shape[2]:
-            visits = _visits(layer.in_shape, layer.weight.shape, layer.stride[0], layer.padding[0], row, column)
+            visits = _visits(layer.in_shape, layer.weight.shape, (layer.stride, layer.padding), row, column)
             total += int(counts[b, c, y, x]) * visits
     return total
 
@@ -95,10 +97,9 @@ def test_events_are_simulated_in_steps_of_10_ms_before_counting() -> None:
 def test_border_spikes_that_a_pool_drops_are_emitted_but_do_not_arrive() -> None:
     torch.manual_seed(1)
     module = nn.Sequential(nn.Conv2d(1, 2, 2), nn.ReLU(), nn.AvgPool2d(2), nn.Conv2d(2, 2, 1), nn.ReLU())
-    net = convert(module, (1, 6, 6)).net  # maps of 5x5 before a pool of 2
     with torch.no_grad():
         module[0].weight.fill_(1.0)  # type: ignore[operator]
-    net = convert(module, (1, 6, 6)).net
+    net = convert(module, (1, 6, 6)).net  # maps of 5x5 before a pool of 2
     report = count_synops(net, simulate(net, np.ones((3, 1, 6, 6))))
     second = report.layers[1]
     assert second.n_input_spikes < second.n_emitted == report.layers[0].n_output_spikes
@@ -141,17 +142,37 @@ def test_the_tutorials_table_follows_its_own_rule_and_stands_next_to_the_exact_c
 
 
 def test_the_tutorials_own_figures_follow_from_its_rule() -> None:
-    """Source: the tutorial's printed table: 791,398 spikes x 288, over 521 bins of 10 ms, 343,524,214 synops in all."""
-    per_s = 791_398 * 288 / 521 * 1000
-    assert per_s == pytest.approx(4.3747e8, rel=1e-4)
-    assert pytest.approx(6.5936, rel=1e-4) == 343_524_214 / 521 / 10 * 1000 * 10e-8
+    """Source: the tutorial's printed table: 791,398 spikes into conv2 (fan-out 288) in 521 bins: 4.3747e8 /s."""
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Conv2d(1, 8, 3, bias=False), nn.ReLU(), nn.Conv2d(8, 32, 3, bias=False), nn.ReLU())
+    net = convert(module, (1, 12, 12)).net
+    trace = simulate(net, np.zeros((521, 1, 12, 12)))
+    counts = np.zeros((1, 8, 10, 10), np.int64)
+    counts[0, 0, 5, 5] = 791_398
+    table = tutorial_table(net, dataclasses.replace(trace, counts=(counts, trace.counts[1])))
+    row = table.rows[1]
+    assert (row.n_in, row.fanout_prev, row.events_routed) == (791_398, 288, 227_922_624)
+    assert row.synops_per_s == pytest.approx(4.3747e8, rel=1e-4)
+    assert table.power_mw_as_coded == pytest.approx(227_922_624 / 521 / 10 * 1000 * 10e-8)
+
+
+def test_the_tutorials_table_is_of_one_recording_through_a_chain() -> None:
+    net = _digits_like()
+    with pytest.raises(InputError, match="one recording"):
+        tutorial_table(net, simulate(net, np.ones((2, 2, 1, 20, 20))))
+
+
+@pytest.mark.parametrize("hz", [-1.0, float("nan"), float("inf")])
+def test_power_refuses_a_slow_clock_that_cannot_be(hz: float) -> None:
+    from spikeport.convert.synops import SynopReport
+
+    with pytest.raises(InputError, match="slow clock of 0 ticks per second or more"):
+        estimate_power(SynopReport((), 1, 1.0), slow_clock_hz=hz)
 
 
 @settings(max_examples=20, deadline=None)
 @given(st.integers(0, 10**9))
 def test_power_bands_are_ordered_and_grow_with_synops(synops: int) -> None:
-    import dataclasses
-
     net = _digits_like()
     report = count_synops(net, simulate(net, np.ones((3, 1, 20, 20), int)))
     busier = dataclasses.replace(

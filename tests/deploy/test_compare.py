@@ -43,7 +43,7 @@ def test_accuracies_are_those_of_each_stage_by_itself(cnn: nn.Sequential) -> Non
     answers = np.array([classify(emulator.run(events), program) for events in recordings])
     with torch.no_grad():
         cnn_answers = cnn(torch.from_numpy(frames)).argmax(1).numpy()
-    found = compare(cnn, net, program, recordings=recordings, labels=answers)
+    found = compare(cnn, net, program=program, recordings=recordings, labels=answers)
     assert (found.chip.n_right, found.chip.n) == (6, 6)
     assert found.cnn.n_right == int((cnn_answers == answers).sum())
     assert [one.name for one in found.accuracies] == ["CNN", "spiking net", "emulated chip"]
@@ -61,12 +61,13 @@ def test_synops_of_spike_counts_equal_the_visits_of_the_emulator(cnn: nn.Sequent
             input_counts=frame[None],
             counts=tuple(outcome.counts[core][None] for core in ids),
             output=np.zeros((1, 1, 5), np.int64),
+            output_states=np.zeros((1, 5), np.float32),
             states=tuple(outcome.states[core][None].astype(np.float32) for core in ids),
             spikes=None,
             dt_us=60_000,
         )
         exact = count_synops(net, trace)
-        visited = count_traffic(program, [outcome], trace.window_s)
+        visited = count_traffic(program, [outcome], window_s=trace.window_s)
         assert [layer.synops for layer in exact.layers] == [outcome.synops[core] for core in ids]
         assert exact.layers == visited.layers
         assert exact.total == visited.total == sum(outcome.synops.values()) > 0
@@ -83,4 +84,4 @@ def test_labels_must_match_the_recordings(cnn: nn.Sequential) -> None:
     net = convert(cnn, (2, 14, 14)).net
     for recordings, labels in (([], np.zeros(0, int)), (_recordings(2), np.zeros(3, int))):
         with pytest.raises(RecordingError, match="one label each"):
-            compare(cnn, net, compile_program(net), recordings=recordings, labels=labels)
+            compare(cnn, net, program=compile_program(net), recordings=recordings, labels=labels)

@@ -308,7 +308,7 @@ def test_classes_of_two_cores_lie_side_by_side() -> None:
 def test_readout_refuses_a_program_without_output_and_a_foreign_recording() -> None:
     program = one_core()
     recording = Emulator(program).run(at_origin([0]))
-    with pytest.raises(InvalidProgramError, match="no core's spikes leave the chip"):
+    with pytest.raises(InvalidProgramError, match="found none or several sizes: there is no class to read"):
         classify(recording, one_core(destinations=()))
     with pytest.raises(RecordingError, match="found none of core 3"):
         classify(recording, one_core(core=3))

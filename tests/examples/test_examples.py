@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
-SHARED = EXAMPLES.parents[1] / "shared" / "data"
+SHARED = Path(os.environ.get("SPIKEPORT_DATA", EXAMPLES.parents[1] / "shared" / "data"))
 
 needs_real_data = pytest.mark.skipif(not SHARED.is_dir(), reason="the real recordings are not beside the repository")
 

@@ -17,7 +17,7 @@ from torch import nn
 
 from spikeport.models.data import EventDataset, digits, frames_of, k_folds, nmnist
 from spikeport.models.digits_cnn import digits_cnn
-from spikeport.models.errors import DataError
+from spikeport.models.errors import TrainingError
 from spikeport.models.events import Events
 from spikeport.models.train import (
     TrainSettings,
@@ -176,13 +176,11 @@ def test_only_a_dropout_step_of_a_sequence_is_repeated() -> None:
     assert len(train(branched, _bars(20), settings=SHORT).history) == SHORT.epochs
 
 
-def test_no_answer_is_not_class_zero() -> None:
-    module = _small()
-    for parameter in module.parameters():
-        nn.init.zeros_(parameter)
-    dataset = _bars(10)
-    assert (classify_frames(module, frames_of(dataset.recordings)) == -1).all()
-    assert accuracy(module, dataset) == 0.0
+def test_where_all_outputs_are_silent_the_values_before_the_last_relu_decide() -> None:
+    logits = torch.tensor([[-3.0, -1.0, -2.0], [0.5, -1.0, 0.2]])
+    module = nn.Sequential(nn.Identity(), nn.ReLU()).train()
+    assert classify_frames(module, logits.numpy()).tolist() == [1, 0]
+    assert module.training  # as it was
 
 
 def test_progress_is_only_drawn_on_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
@@ -208,12 +206,12 @@ def test_progress_is_only_drawn_on_a_terminal(capsys: pytest.CaptureFixture[str]
     ],
 )
 def test_settings_outside_their_range(name: str, value: Any) -> None:
-    with pytest.raises(DataError, match=rf"training settings: {name}: .* outside its range"):
+    with pytest.raises(TrainingError, match=rf"training settings: {name}: .* outside its range"):
         TrainSettings(**{name: value})
 
 
 def test_all_wrong_settings_are_named_at_once() -> None:
-    with pytest.raises(DataError, match=r"epochs.*batch_size"):
+    with pytest.raises(TrainingError, match=r"epochs.*batch_size"):
         TrainSettings(epochs=0, batch_size=0)
 
 
@@ -247,7 +245,7 @@ def _silent() -> EventDataset:
 )
 def test_what_cannot_be_trained(module: nn.Module, dataset: EventDataset, message: str) -> None:
     before = copy.deepcopy(module)
-    with pytest.raises(DataError, match=message) as caught:
+    with pytest.raises(TrainingError, match=message) as caught:
         train(module, dataset, settings=SHORT)
     assert "Try" in str(caught.value)
     assert _same(module, before)
@@ -256,7 +254,7 @@ def test_what_cannot_be_trained(module: nn.Module, dataset: EventDataset, messag
 def test_a_loss_that_diverges_is_said() -> None:
     module = _small()
     nn.init.constant_(next(module.parameters()), float("inf"))
-    with pytest.raises(DataError, match=r"finite loss.*in epoch 1.*learning_rate below"):
+    with pytest.raises(TrainingError, match=r"finite loss.*in epoch 1.*learning_rate below"):
         train(module, _bars(20), settings=SHORT)
 
 
