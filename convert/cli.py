@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import math
+import shlex
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from spikeport.models.console import emit, hint, say, table
+from spikeport.models.atomic import check_target
+from spikeport.models.console import emit, end_dry_run, hint, say, table
+from spikeport.models.zoo import load_network
 
 from .errors import CalibrationError, InputError
 
@@ -26,11 +32,15 @@ JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON object on
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Check everything, write nothing.")]
 
 _MAX_FRAMES = 512
+_MAX_INPUTS = 2**26
 
 
 def convert_command(
+    context: typer.Context,
     network: Annotated[str, typer.Argument(help="A name (digits, gesture, ...) or my_net.py:function.")],
-    weights: Annotated[Path | None, typer.Option(help="Its weights: .safetensors, .npz or .pt (weights only).")] = None,
+    weights: Annotated[
+        Path | None, typer.Option(dir_okay=False, help="Its weights: .safetensors, .npz or .pt (weights only).")
+    ] = None,
     out: Annotated[Path, typer.Option("--out", "-o", help="The spiking net to write.")] = Path("net.safetensors"),
     input_shape: Annotated[str | None, typer.Option(help="channels,height,width; known for names.")] = None,
     data: Annotated[
@@ -48,26 +58,29 @@ def convert_command(
 ) -> None:
     """Convert a plain CNN to a spiking net, with one finding per layer."""
     from spikeport.models.weights import load_weights
-    from spikeport.models.zoo import load_network
 
     from .normalize import Scaling
     from .pipeline import convert
     from .store import net_bytes, net_hash, save_net
 
-    entry = load_network(network)
-    shape = _shape(input_shape) if input_shape else entry.input_shape
-    if shape is None:
-        raise InputError(f"network '{network}': expected --input-shape channels,height,width, found none.")
-    if weights is not None:
-        load_weights(entry.module, weights)
-    frames = None if data is None else _calibration(data, shape)
-    conversion = convert(
-        entry.module, shape, data=frames, scaling=Scaling(percentile, spikes, steps), v_min=_bound(v_min)
-    )
+    inputs = (weights, Path(network.rpartition(":")[0] or network), data and Path(data))
+    check_target(out, suffixes=(".safetensors",), inputs=[Path(one) for one in inputs if one])
+    scaling, bound = Scaling(percentile, spikes, steps), _bound(v_min)
+    if data is None and scaling != Scaling():
+        say("Without --data nothing is scaled: --percentile, --spikes and --steps have no effect.")
+    with contextlib.redirect_stdout(sys.stderr):  # what the user's own file prints is no part of the result
+        entry = load_network(network)
+        shape = _shape(input_shape) if input_shape else entry.input_shape
+        if shape is None:
+            raise InputError(f"network '{network}': expected --input-shape channels,height,width, found none.")
+        if weights is not None:
+            load_weights(entry.module, weights)
+        frames = None if data is None else _calibration(data, shape)
+        conversion = convert(entry.module, shape, data=frames, scaling=scaling, v_min=bound)
     notes = {
         "network": Path(network.partition(":")[0]).name,
         "data": None if data is None else data.partition(":")[0],
-        "scaling": None if data is None else dataclasses.asdict(Scaling(percentile, spikes, steps)),
+        "scaling": None if data is None else dataclasses.asdict(scaling),
         "findings": [dataclasses.asdict(finding) for finding in conversion.findings],
         "gate": dataclasses.asdict(conversion.gate),
         "classes": list(entry.classes),
@@ -84,13 +97,15 @@ def convert_command(
         "findings": notes["findings"],
     }
     emit(result, _conversion_tables(conversion, weights is None), as_json=as_json)
-    if not dry_run:
-        say(f"Wrote {out}.")
-        hint(f"spikeport plan {out}")
+    if dry_run:
+        end_dry_run(context)
+        return
+    say(f"Wrote {out}.")
+    hint(shlex.join(["spikeport", "plan", str(out)]))
 
 
 def estimate_command(
-    net: Annotated[Path, typer.Argument(help="A spiking net from `spikeport convert`.")],
+    net: Annotated[Path, typer.Argument(dir_okay=False, help="A spiking net from `spikeport convert`.")],
     recording: Annotated[Path, typer.Option("--input", "-i", help="A recording: .bs2, .bin, .npz, .npy.")],
     dt_ms: Annotated[float, typer.Option(help="Time step of the simulation, in ms.")] = 10.0,
     profile: Annotated[str, typer.Option(help="Power profile.")] = "speck2f",
@@ -109,6 +124,8 @@ def estimate_command(
 
     if not 0.001 <= dt_ms <= 1e6:
         raise InputError(f"--dt-ms: expected 0.001 to 1000000 ms, found {dt_ms}. Try 10.")
+    if recording.is_dir():
+        raise InputError(f"--input {recording}: expected one recording, found a folder. Try to name one file in it.")
     spiking = load_net(net)
     trace = simulate_events(spiking, read_events(recording), dt_us=round(dt_ms * 1000))
     report = count_synops(spiking, trace)
@@ -117,13 +134,19 @@ def estimate_command(
     result: dict[str, Any] = {"synops": report.to_dict(), "power": power.to_dict()}
     if legacy:
         result["tutorial"] = legacy.to_dict()
-    shown = [*synop_tables(report), *power_tables(power), *(tutorial_tables(legacy) if legacy else ())]
-    emit(result, shown, as_json=as_json)
-    hint(f"spikeport deploy {net} --out program.safetensors")
+    has_bias = any(layer.bias is not None and layer.bias.any() for layer in spiking.layers)
+    synops = synop_tables(report, how="exact for this simulation" if has_bias else "exact")
+    emit(result, [*synops, *power_tables(power), *(tutorial_tables(legacy) if legacy else ())], as_json=as_json)
+    if has_bias:
+        say(
+            f"Biases were added {trace.n_steps} times, once per step of {dt_ms:g} ms; on the chip they are added at "
+            "the rate of its slow clock, so the count there is another."
+        )
+    hint(shlex.join(["spikeport", "deploy", str(net), "--out", "program.safetensors"]))
 
 
-def synop_tables(report: SynopReport) -> list[object]:
-    """Return the synop table for a terminal."""
+def synop_tables(report: SynopReport, *, how: str = "exact") -> list[object]:
+    """Return the synop table for a terminal; ``how`` says of what the counts are true."""
     rows: list[tuple[object, ...]] = [
         (layer.name, layer.n_emitted, layer.n_input_spikes, layer.mean_fan_out, layer.synops, layer.n_output_spikes)
         for layer in report.layers
@@ -132,7 +155,7 @@ def synop_tables(report: SynopReport) -> list[object]:
     columns = ("Layer", "Sent to it", "Arrived", "Mean fan-out", "Synops", "Spikes out")
     over = f"{report.n_samples} recording{'s' * (report.n_samples > 1)} of {report.window_s * 1e3:.4g} ms"
     return [
-        table(f"Synaptic operations, exact, over {over}", columns, rows),
+        table(f"Synops, {how}, over {over}", columns, rows),
         f"{report.synops_per_s:,.0f} synops per second",
     ]
 
@@ -211,16 +234,19 @@ def _bound(text: str) -> float | None:
 
 def _shape(text: str) -> Shape3:
     parts = text.replace("x", ",").split(",")
-    if len(parts) != 3 or not all(part.strip().isdigit() and int(part) > 0 for part in parts):
-        raise InputError(f"--input-shape: expected three positive numbers such as 2,34,34, found '{text}'.")
-    return int(parts[0]), int(parts[1]), int(parts[2])
+    if len(parts) != 3 or not all(part.strip().isdecimal() and 0 < len(part.strip()) <= 9 for part in parts):
+        raise InputError(f"--input-shape: expected three positive numbers such as 2,34,34, found '{text:.60}'.")
+    shape = int(parts[0]), int(parts[1]), int(parts[2])
+    if not 0 < math.prod(shape) <= _MAX_INPUTS:
+        raise InputError(f"--input-shape: expected 1 to {_MAX_INPUTS} inputs, found '{text}'. Try 2,34,34.")
+    return shape
 
 
 def _calibration(data: str, shape: Shape3) -> NDArray[Any]:
     """Return calibration frames: of an .npz with 'frames', or of recordings summed over their whole length."""
     import numpy as np
 
-    from spikeport.models.data import frames_of, open_dataset
+    from spikeport.models.data import digits, frames_of, open_dataset
 
     if data.endswith(".npz"):
         from spikeport.models.files import read_frames
@@ -228,7 +254,10 @@ def _calibration(data: str, shape: Shape3) -> NDArray[Any]:
         frames = read_frames(data)
         if frames is not None:
             return frames
-    recordings = open_dataset(data, split="train").recordings[:_MAX_FRAMES]
+    if data == "digits":  # no more of them are simulated than are used
+        recordings = digits("train", n=_MAX_FRAMES, size=shape[1]).recordings
+    else:
+        recordings = open_dataset(data, split="train", size=shape[1]).recordings[:_MAX_FRAMES]
     sizes = {recording.sensor_size for recording in recordings}
     if sizes != {shape[1:]}:
         raise CalibrationError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from spikeport.convert.cli import DryRun, JsonFlag, power_tables, synop_tables
-from spikeport.models.console import emit, hint, say, table
+from spikeport.models.atomic import check_target
+from spikeport.models.console import emit, end_dry_run, hint, say, table
 
-from .errors import DoesNotFitError, LayerOrderError, RecordingError
+from .errors import DoesNotFitError, LayerOrderError, RecordingError, SettingError
 from .readout import n_classes
 
 if TYPE_CHECKING:
@@ -22,10 +23,11 @@ if TYPE_CHECKING:
     from .plan import Plan
     from .types import Program, Recording
 
-NetFile = Annotated[Path, typer.Argument(help="A spiking net from `spikeport convert`.")]
+NetFile = Annotated[Path, typer.Argument(dir_okay=False, help="A spiking net from `spikeport convert`.")]
 ChipName = Annotated[str, typer.Option(help="speck2fdevkit, speck2fmodule, speck2edevkit or speck2e.")]
 Order = Annotated[str, typer.Option("--layer-order", help="'auto', or the core of each layer: 0,1,2,7,4,5,6,3,8.")]
 
+MAX_SLOW_CLOCK_HZ = 1e6  # a tick per unit of recorded time
 _SUFFIXES = (".bs2", ".bin", ".npz", ".npy")
 
 
@@ -44,13 +46,15 @@ def plan_command(
     planned = plan(load_net(net), chip, layer_order=parse_order(layer_order))
     if not planned.fits:
         emit(planned.to_dict(), plan_tables(planned), as_json=as_json)
-        print(f"Error: {describe_misfit(planned)}", file=sys.stderr)
+        say(f"Error: {describe_misfit(planned)}")
         raise typer.Exit(DoesNotFitError.exit_code)
     emit(planned.to_dict(), plan_tables(planned), as_json=as_json)
-    hint(f"spikeport deploy {net} --chip {chip} --out program.safetensors")
+    order = [] if layer_order == "auto" else ["--layer-order", layer_order]
+    hint(shlex.join(["spikeport", "deploy", str(net), "--chip", chip, *order, "--out", "program.safetensors"]))
 
 
 def deploy_command(
+    context: typer.Context,
     net: NetFile,
     chip: ChipName = "speck2fdevkit",
     layer_order: Order = "auto",
@@ -68,6 +72,7 @@ def deploy_command(
     from .pipeline import compile_program
     from .plan import plan
 
+    check_target(out, suffixes=(".safetensors",), inputs=[net])
     spiking, notes = load_net_with_notes(net)
     order = parse_order(layer_order)
     wanted = monitor if monitor in (None, "all") else tuple(name.strip() for name in str(monitor).split(","))
@@ -83,13 +88,15 @@ def deploy_command(
         **planned.to_dict(),
     }
     emit(result, plan_tables(planned), as_json=as_json)
-    if not dry_run:
-        say(f"Wrote {out} (SHA-256 {result['sha256']}).")
-        hint(f"spikeport run {out} --input RECORDING --report report.html")
+    if dry_run:
+        end_dry_run(context)
+        return
+    say(f"Wrote {out} (SHA-256 {result['sha256']}).")
+    hint(shlex.join(["spikeport", "run", str(out), "--input", "RECORDING", "--report", "report.html"]))
 
 
 def run_command(
-    program: Annotated[Path, typer.Argument(help="A chip program from `spikeport deploy`.")],
+    program: Annotated[Path, typer.Argument(dir_okay=False, help="A chip program from `spikeport deploy`.")],
     recording: Annotated[Path, typer.Option("--input", "-i", help="A recording, or a folder of recordings.")],
     device: Annotated[str, typer.Option(help="Where it runs: emulator.")] = "emulator",
     slow_clock_hz: Annotated[float | None, typer.Option(help="Rate at which biases are added.")] = None,
@@ -108,8 +115,17 @@ def run_command(
     from .readout import classify, count_classes
     from .report import Report
 
-    loaded = load_program(program)
+    if slow_clock_hz is not None and not 0 < slow_clock_hz <= MAX_SLOW_CLOCK_HZ:
+        raise SettingError(
+            f"--slow-clock-hz: expected more than 0 and at most {MAX_SLOW_CLOCK_HZ:.0f} ticks per second, found "
+            f"{slow_clock_hz}. Try 1000."
+        )
     files = recordings_at(recording)
+    if report is not None:
+        check_target(report, suffixes=(".html", ".json"), inputs=[program, *files])
+    loaded = load_program(program)
+    if slow_clock_hz is None and any(core.bias is not None and core.bias.any() for core in loaded.cores):
+        say("The program has biases, which do nothing without a slow clock: --slow-clock-hz sets one.")
     names = class_names(loaded)
     rows: list[dict[str, Any]] = []
     outcomes: list[Recording] = []
@@ -120,13 +136,13 @@ def run_command(
             events.append(read_events(file))
             outcome = opened.run(events[-1])
             spikes = count_classes(outcome, loaded)
-            winner = classify(outcome, loaded)
+            winner = classify(outcome, loaded) if spikes.any() else None  # silence is no answer
             rows.append(
                 {
                     "recording": file.name,
                     "n_events": len(events[-1]),
                     "class": winner,
-                    "class_name": names[winner] if winner < len(names) else str(winner),
+                    "class_name": _class_name(winner, names),
                     "output_spikes": spikes.tolist(),
                     "synops": sum(outcome.synops.values()),
                     "n_dropped": sum(outcome.n_dropped.values()),
@@ -135,7 +151,7 @@ def run_command(
             )
             outcomes.append(outcome if len(outcomes) == 0 else dataclasses.replace(outcome, spikes={}))
     window_s = sum(one.duration_us for one in events) * 1e-6 / len(events)
-    synops = count_traffic(loaded, outcomes, window_s)
+    synops = count_traffic(loaded, outcomes, window_s=window_s)
     power = estimate_power(synops, slow_clock_hz=slow_clock_hz or 0.0) if window_s else None
     if report is not None:
         write_report(
@@ -163,7 +179,15 @@ def run_command(
     if report is not None:
         say(f"Wrote {report}.")
     else:
-        hint(f"spikeport run {program} --input {recording} --report report.html")
+        clock = [] if slow_clock_hz is None else ["--slow-clock-hz", f"{slow_clock_hz:g}"]
+        again = ["spikeport", "run", str(program), "--input", str(recording), *clock]
+        hint(shlex.join([*again, "--report", "report.html"]))
+
+
+def _class_name(winner: int | None, names: Sequence[str]) -> str | None:
+    if winner is None:
+        return None
+    return names[winner] if winner < len(names) else str(winner)
 
 
 def parse_order(text: str) -> Literal["auto"] | tuple[int, ...]:
@@ -191,7 +215,8 @@ def recordings_at(path: Path) -> tuple[Path, ...]:
     files = tuple(sorted(file for file in path.iterdir() if file.suffix.lower() in _SUFFIXES))
     if not files:
         raise RecordingError(
-            f"folder '{path.name}': expected recordings ({', '.join(_SUFFIXES)}), found none. Try another folder."
+            f"folder '{path.name or path}': expected recordings ({', '.join(_SUFFIXES)}), found none. "
+            "Try another folder."
         )
     return files
 
@@ -233,7 +258,7 @@ def _runs_table(rows: list[dict[str, Any]]) -> object:
             (
                 row["recording"],
                 row["n_events"],
-                row["class_name"],
+                "none" if row["class"] is None else row["class_name"],
                 max(row["output_spikes"], default=0),
                 row["synops"],
                 row["wall_s"] * 1e3,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,7 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from spikeport.convert.cli import JsonFlag
+from spikeport.models.atomic import check_target
+from spikeport.models.cli import MAX_SEED, MAX_THREADS
 from spikeport.models.console import emit, hint, say, table
+from spikeport.models.errors import TargetError
 
 if TYPE_CHECKING:
     from torch import nn
@@ -41,11 +45,15 @@ class Demo:
 
 def demo_command(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for everything that is written.")] = Path("demo-out"),
-    seed: Annotated[int, typer.Option(help="Seed of everything random; 0 is a seed.")] = 0,
-    epochs: Annotated[int | None, typer.Option(help="Passes over the recordings; fewer is faster and worse.")] = None,
-    n_train: Annotated[int | None, typer.Option(help="Train on this many digits; all of them by default.")] = None,
-    n_test: Annotated[int | None, typer.Option(help="Test on this many digits; all 500 by default.")] = None,
-    threads: Annotated[int, typer.Option(help="Threads that torch computes with.")] = 2,
+    seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Seed of everything random; 0 is a seed.")] = 0,
+    epochs: Annotated[
+        int | None, typer.Option(min=1, help="Passes over the recordings; fewer is faster and worse.")
+    ] = None,
+    n_train: Annotated[
+        int | None, typer.Option(min=1, help="Train on this many digits; all of them by default.")
+    ] = None,
+    n_test: Annotated[int | None, typer.Option(min=1, help="Test on this many digits; all 500 by default.")] = None,
+    threads: Annotated[int, typer.Option(min=1, max=MAX_THREADS, help="Threads that torch computes with.")] = 2,
     as_json: JsonFlag = False,
 ) -> None:
     """Train a CNN on digits, convert it, place it on a chip, run it on the emulator, write a report."""
@@ -54,7 +62,7 @@ def demo_command(
     from spikeport.models.data import digits
 
     torch.set_num_threads(threads)
-    out.mkdir(parents=True, exist_ok=True)
+    _make_folders(out)
     say("Simulating an event camera that looks at real handwritten digits ...")
     started = time.perf_counter()
     train_set, test_set = digits("train", n=n_train, seed=seed), digits("test", n=n_test, seed=seed)
@@ -65,7 +73,17 @@ def demo_command(
     emit(_result(made, files), _tables(made), as_json=as_json)
     say(f"Wrote {', '.join(sorted(files.values()))}.")
     say(f"Open {files['report']} in a browser.")
-    hint(f"spikeport run {files['program']} --input {out / 'recordings'}")
+    hint(shlex.join(["spikeport", "run", files["program"], "--input", files["recordings"]]))
+
+
+def _make_folders(out: Path) -> None:
+    """Make the folder and check, before the minutes of training, that all of the demo can be written there."""
+    try:
+        (out / "recordings").mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise TargetError(f"--out {out}: expected a folder, found a file in its place. Try another name.") from None
+    for file in _FILES.values():
+        check_target(out / file, suffixes=(Path(file).suffix,))
 
 
 def run_demo(train_set: EventDataset, test_set: EventDataset, *, seed: int = 0, epochs: int | None = None) -> Demo:
@@ -98,7 +116,7 @@ def run_demo(train_set: EventDataset, test_set: EventDataset, *, seed: int = 0, 
     say(f"Running CNN, spiking net and emulated chip on {len(test_set.labels)} held-out digits ...")
     started = time.perf_counter()
     comparison = compare(
-        network.module, conversion.net, program, recordings=test_set.recordings, labels=test_set.labels
+        network.module, conversion.net, program=program, recordings=test_set.recordings, labels=test_set.labels
     )
     seconds["compare"] = time.perf_counter() - started
     return Demo(network.module, conversion, planned, program, comparison, seconds)
@@ -118,7 +136,7 @@ def write_demo(made: Demo, test_set: EventDataset, out: Path, *, seed: int) -> d
 
     paths = {name: out / file for name, file in _FILES.items()}
     folder = out / "recordings"
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     save_weights(made.module, paths["weights"])
     notes = {
         "network": "digits",

@@ -161,7 +161,7 @@ def _tiles(numbers: dict[str, Any]) -> list[dict[str, str]]:
             detail = f"{first['name']}: {percent(first['share'])}"
         tiles.append(tile(f"Accuracy, {last['name']}", percent(last["share"]), detail))
     elif "output" in numbers:
-        tiles.append(tile("Read out as", numbers["output"]["prediction"], "class of this recording"))
+        tiles.append(tile("Read out as", numbers["output"]["prediction"] or "none", "class of this recording"))
     if "synops" in numbers:
         synops = numbers["synops"]
         mean = synops["total"] / max(1, synops["n_samples"])

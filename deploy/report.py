@@ -209,7 +209,7 @@ def _output(report: Report) -> dict[str, Any] | None:
     spikes = count_classes(report.recording, report.program)
     return {
         "n_spikes": dict(zip(report.names, spikes, strict=True)),
-        "prediction": report.names[classify(report.recording, report.program)],
+        "prediction": report.names[classify(report.recording, report.program)] if spikes.any() else None,
     }
 
 

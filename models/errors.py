@@ -6,7 +6,9 @@
     ├── TensorFileError   (ValueError)  a file that is no artifact of ours of the wanted kind, or a damaged one
     ├── WeightsFileError  (ValueError)  a file that holds no weights, the wrong ones, or code
     ├── DataError         (OSError)     a data set that is not there
-    └── ModelNameError    (ValueError)  a name that the zoo does not know
+    ├── TrainingError     (ValueError)  settings, data or a network that cannot be trained with, or a loss that diverged
+    ├── ModelNameError    (ValueError)  a name that the zoo does not know
+    └── TargetError       (ValueError)  a place that nothing can or should be written to
 
 Each class carries ``exit_code``, which is what the command line returns for it.
 """
@@ -44,5 +46,13 @@ class DataError(ModelsError, OSError):
     """A data set, or the package that carries it, that is not there."""
 
 
+class TrainingError(ModelsError, ValueError):
+    """Settings, data or a network that cannot be trained with, or a loss that diverged."""
+
+
 class ModelNameError(ModelsError, ValueError):
     """A network name that the zoo does not know."""
+
+
+class TargetError(ModelsError, ValueError):
+    """A file, folder or stream that a command was to write and cannot, or must not."""

@@ -16,6 +16,7 @@ from torch import nn
 
 from spikeport.convert import convert, load_net, save_net
 from spikeport.deploy import load_program
+from spikeport.deploy.cli import run_cli
 from spikeport.models.events import Events
 from spikeport.models.files import write_events
 
@@ -165,6 +166,7 @@ def test_a_functional_relu_is_converted_and_said(folder: Path, tmp_path: Path) -
 
 
 SHAPE = ("--input-shape", "2,16,16")
+OUT = ("--out", "new.safetensors")
 BAD: dict[str, tuple[tuple[str, ...], int, str]] = {
     "missing net": (("plan", "nothing.safetensors"), 6, "nothing.safetensors"),
     "missing recording": (("estimate", "net.safetensors", "--input", "none.npz"), 6, "none.npz"),
@@ -181,7 +183,7 @@ BAD: dict[str, tuple[tuple[str, ...], int, str]] = {
     "bad input shape": (("convert", "my_net.py:build", "--input-shape", "16"), 2, "2,34,34"),
     "no input shape": (("convert", "my_net.py:build"), 2, "--input-shape"),
     "nan weights": (("convert", "my_net.py:nan", *SHAPE), 6, "NaN"),
-    "wrong weights": (("convert", "my_net.py:build", *SHAPE, "--weights", "net.safetensors"), 6, "net.safetensors"),
+    "wrong weights": (("convert", "my_net.py:build", *SHAPE, "--weights", "net.safetensors", *OUT), 6, "net.safet"),
     "missing weights": (("convert", "my_net.py:build", *SHAPE, "--weights", "w.pt"), 6, "w.pt"),
     "unknown network": (("convert", "digitz"), 2, "Try digits"),
     "unknown function": (("convert", "my_net.py:nobody", *SHAPE), 2, "nobody"),
@@ -211,6 +213,38 @@ BAD: dict[str, tuple[tuple[str, ...], int, str]] = {
         2,
         "p.safetensors",
     ),
+    "over its net": (("deploy", "net.safetensors", "--out", "./net.safetensors"), 2, "input"),
+    "over its weights": (
+        ("convert", "my_net.py:build", "--weights", "w.safetensors", "--out", "w.safetensors"),
+        2,
+        "w.",
+    ),
+    "over a recording": (("run", "program.safetensors", "--input", "r.json", "--report", "r.json"), 2, "input"),
+    "over its net, dry": (("deploy", "net.safetensors", "--out", "net.safetensors", "--dry-run"), 2, "input"),
+    "a folder as target": (("deploy", "net.safetensors", "--out", "."), 2, "folder"),
+    "net as text": (("convert", "my_net.py:build", *SHAPE, "--out", "net.txt"), 2, ".safetensors"),
+    "report as text": (("run", "program.safetensors", "--input", "recording.npz", "--report", "r.txt"), 2, ".html"),
+    "weights nowhere": (("train", "digits", "--out", "no/w.safetensors"), 2, "w.safetensors"),
+    "demo in a file": (("demo", "--out", "net.safetensors"), 2, "found a file"),
+    "no threads": (("train", "digits", "--threads", "0"), 2, "--threads"),
+    "a great seed": (("demo", "--seed", "2147483648"), 2, "--seed"),
+    "no epochs": (("train", "digits", "--epochs", "0"), 2, "--epochs"),
+    "no digits": (("demo", "--n-train", "0"), 2, "--n-train"),
+    "no time step": (("estimate", "net.safetensors", "--input", "recording.npz", "--dt-ms", "nan"), 2, "--dt-ms"),
+    "great input": (("convert", "my_net.py:build", "--input-shape", "2,99999,99999"), 2, "--input-shape"),
+    "no digit": (("convert", "my_net.py:build", "--input-shape", "2,²,16"), 2, "--input-shape"),
+    "no slow clock": (
+        ("run", "program.safetensors", "--input", "recording.npz", "--slow-clock-hz", "nan"),
+        2,
+        "--slow-clock-hz",
+    ),
+    "empty path": (("plan", ""), 2, "empty"),
+    "empty option": (("deploy", "net.safetensors", "--out="), 2, "empty"),
+    "folder as net": (("plan", "."), 2, "'.'"),
+    "folder to estimate": (("estimate", "net.safetensors", "--input", "."), 2, "one recording"),
+    "gestures for digits": (("train", "gesture"), 2, "11"),
+    "another size": (("train", "digits-64", "--data", "nmnist:there"), 2, "34x34"),
+    "data without a split": (("train", "digits", "--data", "recording.npz"), 2, "digits or nmnist:FOLDER"),
 }
 
 
@@ -236,15 +270,19 @@ def hostile(folder: Path) -> Path:
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_bad_input_gets_one_sentence_and_its_exit_code(name: str, hostile: Path) -> None:
+def test_bad_input_gets_one_sentence_and_its_exit_code(
+    name: str, hostile: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     arguments, code, words = BAD[name]
-    before = {path.name for path in hostile.iterdir()}
-    done = spikeport(*arguments, cwd=hostile)
-    assert done.returncode == code, done.stderr
-    assert done.stderr.startswith("Error: ") or "\nError: " in done.stderr
-    assert words in done.stderr
-    assert "Traceback" not in done.stderr + done.stdout
-    assert {path.name for path in hostile.iterdir()} == before
+    before = {path.name: path.read_bytes() for path in hostile.iterdir() if path.is_file()}
+    monkeypatch.chdir(hostile)
+    found = run_cli(arguments)
+    stdout, stderr = capsys.readouterr()
+    assert found == code, stderr
+    assert stderr.startswith("Error: ") or "\nError: " in stderr
+    assert words in stderr
+    assert "Traceback" not in stderr + stdout
+    assert {path.name: path.read_bytes() for path in hostile.iterdir() if path.is_file()} == before
 
 
 def test_with_json_an_error_is_an_object_too(hostile: Path) -> None:
@@ -260,7 +298,7 @@ def test_debug_shows_the_traceback(hostile: Path) -> None:
 
 
 def test_options_come_from_a_toml_file_too(folder: Path, tmp_path: Path) -> None:
-    (tmp_path / "run.toml").write_text('[deploy]\nlayer-order = "8,3"\nout = "from_toml.safetensors"\n')
+    (tmp_path / "run.toml").write_text('[deploy]\nlayer-order = [8, 3]\nout = "from_toml.safetensors"\n')
     done = spikeport("--config", tmp_path / "run.toml", "deploy", folder / "net.safetensors", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert [core.core for core in load_program(tmp_path / "from_toml.safetensors").cores] == [8, 3]
@@ -268,6 +306,55 @@ def test_options_come_from_a_toml_file_too(folder: Path, tmp_path: Path) -> None
     done = spikeport("--config", tmp_path / "bad.toml", "deploy", folder / "net.safetensors", cwd=tmp_path)
     assert done.returncode == 2
     assert "colour" in done.stderr
+
+
+@pytest.mark.parametrize("line", ["out = 1", "dry-run = 'yes'", "layer-order = [1.5]", "dry_run = true", "out = ''"])
+def test_a_toml_file_of_wrong_types_is_refused(line: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "wrong.toml").write_text(f"[deploy]\n{line}\n")
+    assert run_cli(["--config", str(folder / "wrong.toml"), "deploy", str(folder / "net.safetensors")]) == 2
+    assert f"[deploy] {line.split()[0]}" in capsys.readouterr().err
+
+
+def test_json_is_one_object_whatever_the_users_file_prints(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("loud net.py").write_text(f"print('loud')\n{NET_PY}")
+    Path("c.toml").write_text("[convert]\njson = true\n[deploy]\njson = true\nlayer-order = [8, 3]\n")
+    assert run_cli(["--config", "c.toml", "convert", "loud net.py:build", *SHAPE, "--spikes", "3", "--dry-run"]) == 0
+    stdout, stderr = capsys.readouterr()
+    assert json.loads(stdout)["net"] is None
+    assert "loud" in stderr
+    assert "--spikes and --steps have no effect" in stderr
+    assert "Dry run: nothing was written.\nNext: spikeport --config c.toml convert 'loud net.py:build'" in stderr
+    assert run_cli(["--config", "c.toml", "deploy", "none.safetensors"]) == 6
+    assert json.loads(capsys.readouterr().out)["error"]["code"] == 6
+
+
+def test_hints_keep_what_matters_and_biases_are_spoken_of(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    net = str(folder / "net.safetensors")  # its last layer has biases
+    assert run_cli(["plan", net, "--layer-order", "8,3"]) == 0
+    assert "--layer-order 8,3 --out" in capsys.readouterr().err
+    assert run_cli(["deploy", net, "--out", "my program.safetensors"]) == 0
+    assert "run 'my program.safetensors'" in capsys.readouterr().err
+    assert run_cli(["estimate", net, "-i", str(folder / "recording.npz")]) == 0
+    stdout, stderr = capsys.readouterr()
+    assert "exact for this simulation" in stdout
+    assert "once per step of 10 ms" in stderr
+    one = np.array([1])
+    write_events(Events(one, one, one, one, (16, 16)), tmp_path / "one.npz")
+    assert run_cli(["run", "my program.safetensors", "-i", "one.npz", "--json"]) == 0
+    stdout, stderr = capsys.readouterr()
+    assert json.loads(stdout)["recordings"][0]["class"] is None
+    assert "biases, which do nothing" in stderr
+    assert run_cli(["run", "my program.safetensors", "-i", "one.npz", "--slow-clock-hz", "1"]) == 0
+    stdout, stderr = capsys.readouterr()
+    assert " none " in stdout
+    assert "--slow-clock-hz 1 --report" in stderr
+    assert "do nothing" not in stderr
 
 
 def test_two_builds_in_different_folders_have_the_same_bytes(folder: Path, tmp_path: Path) -> None:

@@ -360,3 +360,14 @@ def test_parts_that_do_not_belong_together_are_refused_all_at_once() -> None:
     assert "the program's cores [3, 7], found [3]" in message
     assert "expected 3 class names" in message
     assert "expected a label in 0..2, found 3" in message
+
+
+def test_a_recording_without_output_spikes_is_read_out_as_none() -> None:
+    program = small_program()
+    deaf = dataclasses.replace(
+        program, cores=tuple(dataclasses.replace(core, threshold_high=32767) for core in program.cores)
+    )
+    few = some_events(5)
+    report = Report("silent", deaf, events=few, recording=Emulator(deaf).run(few))
+    assert report_dict(report)["output"]["prediction"] is None
+    assert "<b>none</b>" in render_html(report)
