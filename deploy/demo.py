@@ -53,7 +53,9 @@ def demo_command(
         int | None, typer.Option(min=1, help="Train on this many digits; all of them by default.")
     ] = None,
     n_test: Annotated[int | None, typer.Option(min=1, help="Test on this many digits; all 500 by default.")] = None,
-    threads: Annotated[int, typer.Option(min=1, max=MAX_THREADS, help="Threads that torch computes with.")] = 2,
+    threads: Annotated[
+        int, typer.Option(min=1, max=MAX_THREADS, help="Threads of torch; one is fastest for networks this small.")
+    ] = 1,
     as_json: JsonFlag = False,
 ) -> None:
     """Train a CNN on digits, convert it, place it on a chip, run it on the emulator, write a report."""

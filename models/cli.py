@@ -30,7 +30,9 @@ def train_command(
     ] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the recordings; 60 by default.")] = None,
     seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Seed of everything random; 0 is a seed.")] = 0,
-    threads: Annotated[int, typer.Option(min=1, max=MAX_THREADS, help="Threads that torch computes with.")] = 2,
+    threads: Annotated[
+        int, typer.Option(min=1, max=MAX_THREADS, help="Threads of torch; one is fastest for networks this small.")
+    ] = 1,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything, write nothing.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
 ) -> None:
