@@ -28,7 +28,6 @@ ChipName = Annotated[str, typer.Option(help="speck2fdevkit, speck2fmodule, speck
 Order = Annotated[str, typer.Option("--layer-order", help="'auto', or the core of each layer: 0,1,2,7,4,5,6,3,8.")]
 
 MAX_SLOW_CLOCK_HZ = 1e6  # a tick per unit of recorded time
-_SUFFIXES = (".bs2", ".bin", ".npz", ".npy")
 
 
 def plan_command(
@@ -106,7 +105,7 @@ def run_command(
 ) -> None:
     """Run a chip program on recordings of events, exactly as the integer specification says."""
     from spikeport.convert.power import estimate_power
-    from spikeport.models.files import read_events
+    from spikeport.models.files import SUFFIXES, read_events, recordings_at
 
     from .artifact import load_program
     from .compare import count_traffic
@@ -120,7 +119,12 @@ def run_command(
             f"--slow-clock-hz: expected more than 0 and at most {MAX_SLOW_CLOCK_HZ:.0f} ticks per second, found "
             f"{slow_clock_hz}. Try 1000."
         )
-    files = recordings_at(recording)
+    files = recordings_at(recording) if recording.is_dir() else (recording,)
+    if not files:
+        raise RecordingError(
+            f"folder '{recording.name or recording}': expected recordings ({', '.join(SUFFIXES)}), found none. "
+            "Try another folder."
+        )
     if report is not None:
         check_target(report, suffixes=(".html", ".json"), inputs=[program, *files])
     loaded = load_program(program)
@@ -203,22 +207,6 @@ def parse_order(text: str) -> Literal["auto"] | tuple[int, ...]:
         raise LayerOrderError(
             f"--layer-order: expected 'auto' or core numbers such as 0,1,2,7,4, found '{text}'. Try auto."
         ) from None
-
-
-def recordings_at(path: Path) -> tuple[Path, ...]:
-    """Return the recording at ``path``, or the recordings in a folder in the order of their names.
-
-    Raises: RecordingError for a folder without recordings; a missing file is left to its reader.
-    """
-    if not path.is_dir():
-        return (path,)
-    files = tuple(sorted(file for file in path.iterdir() if file.suffix.lower() in _SUFFIXES))
-    if not files:
-        raise RecordingError(
-            f"folder '{path.name or path}': expected recordings ({', '.join(_SUFFIXES)}), found none. "
-            "Try another folder."
-        )
-    return files
 
 
 def class_names(program: Program) -> tuple[str, ...]:

@@ -13,8 +13,9 @@ import typer
 
 from .atomic import check_target
 from .console import emit, end_dry_run, hint, say, table
+from .digits_cnn import DIGITS
 from .errors import DataError
-from .zoo import DIGITS, ZOO, load_network
+from .zoo import ZOO, load_network
 
 MAX_SEED = 2**31 - 1
 MAX_THREADS = 1024

@@ -15,20 +15,18 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .arrays import ArrayRecord, frozen
+from .digits_cnn import DIGITS
 from .dvs import DvsModel, SaccadePath, saccade_recordings
 from .errors import DataError, EventFileError
 from .events import Events
-from .files import parse_bin, read_events
+from .files import SUFFIXES, parse_bin, read_events, recordings_at
 from .gesture_cnn import GESTURES
 from .npz import MAX_BYTES, ZIP_DAMAGE
 
 Split = Literal["train", "test"]
 
-DIGITS = tuple("0123456789")
 N_TEST_PER_CLASS = 50
 """Held-out digits of each class: 500 of the 5,000."""
-
-_SUFFIXES = (".bs2", ".bin", ".npz", ".npy")
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -218,10 +216,10 @@ def open_dataset(spec: str, *, split: Split, size: int | None = None) -> EventDa
     if name == "gestures" and folder:
         return gestures(folder)
     path = Path(spec)
-    files = sorted(file for file in path.iterdir() if file.suffix in _SUFFIXES) if path.is_dir() else [path]
-    if not files or not (path.is_dir() or path.suffix in _SUFFIXES):
+    files = recordings_at(path)
+    if not files:
         raise DataError(
-            f"data '{spec}': expected digits, nmnist:FOLDER, gestures:FOLDER, a recording ({', '.join(_SUFFIXES)}) "
+            f"data '{spec}': expected digits, nmnist:FOLDER, gestures:FOLDER, a recording ({', '.join(SUFFIXES)}) "
             "or a folder of recordings. Try digits."
         )
     recordings = tuple(map(read_events, files))

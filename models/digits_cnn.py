@@ -10,6 +10,9 @@ from .errors import ModelNameError
 if TYPE_CHECKING:
     from torch import nn
 
+DIGITS = tuple("0123456789")
+"""Classes of every digits network and data set."""
+
 SIZES = (34, 64)
 
 

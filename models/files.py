@@ -38,6 +38,13 @@ _SIGNATURES = (
 _TEXT = bytes(range(32, 127)) + b"\t\n\r"
 
 
+def recordings_at(path: str | Path) -> tuple[Path, ...]:
+    """Return the recordings in a folder in the order of their names, or the file itself; nothing for other files."""
+    place = Path(path)
+    found = sorted(place.iterdir()) if place.is_dir() else [place]
+    return tuple(file for file in found if file.suffix.lower() in SUFFIXES)
+
+
 def read_events(path: str | Path, *, sensor_size: tuple[int, int] | None = None) -> Events:
     """Return the recording in a ``.bin``/``.bs2`` (N-MNIST binary), ``.npz`` or ``.npy`` file.
 

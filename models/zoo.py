@@ -11,14 +11,12 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from .digits_cnn import digits_cnn, strided_digits_cnn
+from .digits_cnn import DIGITS, digits_cnn, strided_digits_cnn
 from .errors import ModelNameError
 from .gesture_cnn import GESTURES, gesture_cnn
 
 if TYPE_CHECKING:
     from torch import nn
-
-DIGITS = tuple("0123456789")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 
 from spikeport.models import data as data_module
 from spikeport.models.data import (
-    DIGITS,
     EventDataset,
     Split,
     _digit_split,
@@ -26,6 +25,7 @@ from spikeport.models.data import (
     nmnist,
     open_dataset,
 )
+from spikeport.models.digits_cnn import DIGITS
 from spikeport.models.errors import DataError, EventFileError
 from spikeport.models.events import Events
 from spikeport.models.files import write_events
