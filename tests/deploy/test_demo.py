@@ -37,6 +37,7 @@ def test_a_small_demo_writes_all_it_says(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_the_whole_demo_reaches_what_it_promises(tmp_path: Path) -> None:
     found = _demo(tmp_path)
     accuracies: Any = found["accuracies"]

@@ -53,6 +53,7 @@ def test_the_ten_lines_of_the_readme_run_as_they_stand_on_fewer_digits(tmp_path:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 @needs_real_data
 def test_cross_validation_keeps_the_chip_within_two_points(tmp_path: Path) -> None:
     shown = run_example("02_nmnist_cross_validation.py", tmp_path)
