@@ -43,11 +43,10 @@ def plan_command(
     from .plan import plan
 
     planned = plan(load_net(net), chip, layer_order=parse_order(layer_order))
+    emit(planned.to_dict(), plan_tables(planned), as_json=as_json)
     if not planned.fits:
-        emit(planned.to_dict(), plan_tables(planned), as_json=as_json)
         say(f"Error: {describe_misfit(planned)}")
         raise typer.Exit(DoesNotFitError.exit_code)
-    emit(planned.to_dict(), plan_tables(planned), as_json=as_json)
     order = [] if layer_order == "auto" else ["--layer-order", layer_order]
     hint(shlex.join(["spikeport", "deploy", str(net), "--chip", chip, *order, "--out", "program.safetensors"]))
 
