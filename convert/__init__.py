@@ -4,10 +4,10 @@ The front door: ``__all__`` is what is public. torch and sinabs are imported by 
 """
 
 from .errors import ConvertError
-from .evaluate import EquivalenceGate
+from .evaluate import EquivalenceGate, Replacement
 from .graph import Finding, Graph
 from .normalize import Scaling
-from .pipeline import convert
+from .pipeline import convert, convert_graph
 from .power import PowerEstimate, estimate_power
 from .simulate import simulate, to_sinabs
 from .store import load_net, save_net
@@ -23,6 +23,7 @@ __all__ = [
     "Finding",
     "Graph",
     "PowerEstimate",
+    "Replacement",
     "Scaling",
     "SpikingLayer",
     "SpikingNet",
@@ -30,6 +31,7 @@ __all__ = [
     "Trace",
     "TutorialTable",
     "convert",
+    "convert_graph",
     "count_synops",
     "estimate_power",
     "load_net",

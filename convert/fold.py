@@ -1,172 +1,277 @@
-"""Rewrites that keep the function: what remains is a chain of convolutions, rectifiers and sum pools."""
+"""Rewrites that keep the function: what remains are convolutions, rectifiers, pools, and where branches meet."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
+from numpy.typing import NDArray
 
+from .branches import merge_branches, push_up_concats
 from .errors import UnsupportedLayerError
-from .geometry import Shape3
-from .graph import AvgPool, BatchNorm, Conv, Finding, Flatten, Graph, Input, Linear, Node, Relu, Skip, SumPool, Unknown
+from .graph import (
+    Add,
+    AvgPool,
+    BatchNorm,
+    Conv,
+    Finding,
+    Flatten,
+    Graph,
+    Input,
+    Linear,
+    Node,
+    Pad,
+    Relu,
+    Skip,
+    SumPool,
+    Unknown,
+)
+from .kernels import widened
+from .maps import lay_out_maps
+
+Notes = dict[str, str]
+
+
+@dataclasses.dataclass(frozen=True)
+class Step:
+    """The graph after one rewrite, and what the rewrite was."""
+
+    name: str
+    graph: Graph
 
 
 @dataclasses.dataclass(frozen=True)
 class Folded:
-    """A folded graph, ``gain`` by which its output exceeds the original's, and a note for each node that vanished."""
+    """The steps of folding, and a note for each node that vanished or changed."""
 
-    graph: Graph
-    gain: float
+    steps: tuple[Step, ...]
     notes: Mapping[str, str]
+
+    @property
+    def graph(self) -> Graph:
+        """The graph after the last step."""
+        return self.steps[-1].graph
 
 
 def fold(graph: Graph) -> Folded:
-    """Return the graph as input, convolutions, rectifiers and sum pools only.
+    """Return the graph as input, convolutions, rectifiers, pools, sums and concatenations only.
 
-    Law: the output is ``gain`` times the output of ``graph`` for every input.
+    In the result a rectifier reads a convolution, everything else reads what is never negative: the input, a rectifier,
+    a pool, a sum or a concatenation of such. A convolution that nobody rectifies is the output.
+    Law: after each step the output is the output of ``graph``, for every input.
     Raises: UnsupportedLayerError that lists every node without spiking counterpart, with a fix each.
     """
     refuse(graph)
-    notes: dict[str, str] = {}
-    for step in (_drop_skips, _fold_batchnorms, _linears_to_convs, _drop_flattens):
-        graph = step(graph, notes)
-    graph, gain = _averages_to_sums(graph, notes)
-    return Folded(graph, gain, notes)
+    notes: Notes = {}
+    steps = []
+    for name, rewrite in _REWRITES.items():
+        rewritten = rewrite(graph, notes)
+        if not steps or rewritten is not graph:
+            steps.append(Step(name, rewritten))
+        graph = rewritten
+    _raise_refused(tuple(_misplaced(graph)))
+    return Folded(tuple(steps), notes)
 
 
 def refuse(graph: Graph) -> None:
     """Raise UnsupportedLayerError that lists all nodes of ``graph`` which cannot become spiking; else do nothing."""
-    findings = refusals(graph)
+    _raise_refused(refusals(graph))
+
+
+def refusals(graph: Graph) -> tuple[Finding, ...]:
+    """Return one finding for each node of a captured graph that has no spiking counterpart."""
+    unknown = (node for node in graph if isinstance(node, Unknown))
+    return tuple(Finding(node.name, node.label, "refused", f"{node.reason}. {node.fix}") for node in unknown)
+
+
+def _raise_refused(findings: tuple[Finding, ...]) -> None:
     if findings:
         lines = [f"layer '{found.node}' ({found.op}): {found.detail}" for found in findings]
         more = f"\n{len(lines)} layers refused in all." if len(lines) > 1 else ""
         raise UnsupportedLayerError("\n".join(lines) + more, findings)
 
 
-def refusals(graph: Graph) -> tuple[Finding, ...]:
-    """Return one finding for each node of a captured graph that has no spiking counterpart."""
-    found = []
-    for node in graph:
-        problem = f"{node.reason}. {node.fix}" if isinstance(node, Unknown) else _misplaced(node, graph)
-        if problem:
-            found.append(Finding(node.name, node.label, "refused", problem))
-    return tuple(found)
-
-
-def _misplaced(node: Node, graph: Graph) -> str | None:
-    """Return why a node that is known by itself cannot stand where it stands."""
-    if isinstance(node, (Input, Skip, Flatten)):
-        return None
-    if len(graph.consumers(node.inputs[0])) > 1:
-        return f"shares its input '{node.inputs[0]}' with another layer. Try a plain chain of layers."
-    source = _source(node, graph)
-    weighted = isinstance(source, (Conv, Linear, BatchNorm))
-    if isinstance(node, BatchNorm) and not isinstance(source, (Conv, Linear)):
-        return f"stands behind {_article(source)}, where it cannot be folded. Try it right behind a Conv2d or Linear."
-    if isinstance(node, (Conv, Linear)) and weighted:
-        return f"follows '{source.name}' without a ReLU between them. Try nn.ReLU() between the two, and train again."
-    if isinstance(node, (AvgPool, SumPool)) and weighted:
-        return f"pools '{source.name}' before a ReLU. Try the ReLU first: spikes are pooled, not potentials."
-    if isinstance(node, Relu) and isinstance(source, Input):
-        return "stands behind the input, which has no neurons. Try to leave it out: event counts are never negative."
-    return None
-
-
-def _source(node: Node, graph: Graph) -> Node:
-    """Return what ``node`` reads, looking through nodes that do nothing."""
-    source = graph[node.inputs[0]]
-    while isinstance(source, (Skip, Flatten)):
-        source = graph[source.inputs[0]]
-    return source
-
-
-def _article(node: Node) -> str:
-    return "the input" if isinstance(node, Input) else f"'{node.name}' ({node.label})"
-
-
-def _drop_skips(graph: Graph, notes: dict[str, str]) -> Graph:
+def _drop_skips(graph: Graph, notes: Notes) -> Graph:
     for node in graph:
         if isinstance(node, Skip):
             notes[node.name] = "does nothing in evaluation"
             graph = graph.without(node.name)
     for node in graph:
-        if isinstance(node, Relu) and not isinstance(_source(node, graph), (Conv, Linear, BatchNorm)):
+        idle = isinstance(node, Relu) and node.ceiling is None and not _is_signed(node.inputs[0], graph)
+        if idle and not _reads_input(node, graph):
             notes[node.name] = "does nothing: what it reads is never negative"
             graph = graph.without(node.name)
     return graph
 
 
-def _fold_batchnorms(graph: Graph, notes: dict[str, str]) -> Graph:
-    for node in graph:
-        if isinstance(node, BatchNorm):
-            source = graph[node.inputs[0]]
-            if not isinstance(source, (Conv, Linear)):  # a Flatten between them: BatchNorm1d over a flat convolution
-                raise UnsupportedLayerError(f"layer '{node.name}' ({node.label}): {_BEHIND_FLATTEN}")
-            axes = (-1,) + (1,) * (source.weight.ndim - 1)
-            weight = (source.weight * node.scale.reshape(axes)).astype(np.float32)
-            bias = (0.0 if source.bias is None else source.bias * node.scale) + node.shift
-            graph = graph.replaced(source.name, weight=weight, bias=bias.astype(np.float32)).without(node.name)
-            notes[node.name] = f"into the weights and bias of '{source.name}'"
-    return graph
-
-
-_BEHIND_FLATTEN = "stands behind a Flatten. Try BatchNorm2d in front of the Flatten, right behind the Conv2d."
-
-
-def _linears_to_convs(graph: Graph, notes: dict[str, str]) -> Graph:
-    for node in graph:
-        if isinstance(node, Linear):
-            channels, height, width = _map_before(node, graph)
-            features = node.weight.shape[0]
-            weight = node.weight.reshape(features, channels, height, width)
-            conv = Conv(node.name, node.label, node.inputs, (features, 1, 1), weight, node.bias, (1, 1), (0, 0))
-            notes[node.name] = f"as a {height}x{width} convolution that covers its whole input"
-            graph = Graph(tuple(conv if other.name == node.name else other for other in graph), graph.output)
-    return graph
-
-
-def _map_before(node: Node, graph: Graph) -> Shape3:
-    """Return the map that a Linear reads, seen through flattens and rectifiers; a vector is a map of 1x1."""
+def _reads_input(node: Node, graph: Graph) -> bool:
     source = graph[node.inputs[0]]
-    while isinstance(source, (Flatten, Relu)) and len(source.out_shape) != 3:
-        source = graph[source.inputs[0]]
-    shape = source.out_shape
-    return (shape[0], shape[1], shape[2]) if len(shape) == 3 else (shape[0], 1, 1)
+    return isinstance(source, Input) or (isinstance(source, Flatten) and _reads_input(source, graph))
 
 
-def _drop_flattens(graph: Graph, notes: dict[str, str]) -> Graph:
+def _is_signed(name: str, graph: Graph) -> bool:
+    """Return whether a value may be negative: weights were applied to it, and no rectifier since."""
+    node = graph[name]
+    if isinstance(node, (Conv, Linear, BatchNorm)):
+        return True
+    return not isinstance(node, (Input, Relu)) and any(_is_signed(source, graph) for source in node.inputs)
+
+
+def _fold_pads(graph: Graph, notes: Notes) -> Graph:
     for node in graph:
-        if isinstance(node, Flatten):
-            notes[node.name] = "keeps every value; the next layer reads them by channel, row, column"
+        readers = graph.consumers(node.name)
+        if isinstance(node, Pad) and readers and all(isinstance(reader, Conv) for reader in readers):
+            for reader in readers:
+                graph = graph.put(widened(reader, node.sides)) if isinstance(reader, Conv) else graph
+            notes[node.name] = "into the padding of " + " and ".join(f"'{reader.name}'" for reader in readers)
             graph = graph.without(node.name)
-        elif isinstance(node, Relu):  # behind a dropped Flatten it has the shape of what it reads
-            graph = graph.replaced(node.name, out_shape=graph[graph[node.name].inputs[0]].out_shape)
     return graph
 
 
-def _averages_to_sums(graph: Graph, notes: dict[str, str]) -> tuple[Graph, float]:
-    """Turn average pools to sum pools; the factor goes into the next weights, or into the gain where there are none."""
-    gain = 1.0
+def _fold_batchnorms(graph: Graph, notes: Notes) -> Graph:
+    """Put norms into the weights before them, or into those behind them."""
+    for name in [node.name for node in graph]:
+        node = graph[name]
+        if isinstance(node, BatchNorm):
+            graph = _fold_batchnorm(node, graph, notes)
+    return graph
+
+
+def _batchnorms_to_layers(graph: Graph, notes: Notes) -> Graph:
+    """Turn norms that no weights can take up into convolutions with one weight for each channel."""
     for node in graph:
-        if not isinstance(node, AvgPool):
-            continue
-        area = node.kernel[0] * node.kernel[1]
-        conv = _next_conv(node, graph)
-        summed = SumPool(node.name, node.label, node.inputs, node.out_shape, node.kernel)
-        graph = Graph(tuple(summed if other.name == node.name else other for other in graph), graph.output)
-        if conv is None:
-            gain *= area
-            notes[node.name] = f"to a sum pool at the output, {area} times the average"
-        else:
-            graph = graph.replaced(conv.name, weight=(conv.weight / area).astype(np.float32))
-            notes[node.name] = f"to a sum pool; 1/{area} into the weights of '{conv.name}'"
-    return graph, gain
+        behind_sum = isinstance(node, BatchNorm) and isinstance(graph[node.inputs[0]], Add)
+        if not isinstance(node, BatchNorm) or (behind_sum and _is_signed(node.inputs[0], graph)):
+            continue  # the sum of convolutions becomes one, and takes it up
+        channels = node.out_shape[0]
+        if len(node.scale) in (1, channels):
+            weight = np.broadcast_to(node.scale, channels).reshape(-1, 1, 1, 1)
+            bias = np.broadcast_to(node.shift, channels)
+            alone = Conv(node.name, node.label, node.inputs, node.out_shape, weight, _bias(bias), groups=channels)
+            notes[node.name] = "to a 1x1 convolution, one weight for each channel"
+            graph = graph.put(alone)
+    return graph
 
 
-def _next_conv(node: Node, graph: Graph) -> Conv | None:
-    following: Node | None = node
-    while following is not None and not isinstance(following, Conv):
-        readers = graph.consumers(following.name)
-        following = readers[0] if readers else None
-    return following
+def _fold_batchnorm(node: BatchNorm, graph: Graph, notes: Notes) -> Graph:
+    source = graph[node.inputs[0]]
+    if isinstance(source, (Conv, Linear)) and graph.consumers(source.name) == (node,) and _fits(source, node):
+        axes = (-1,) + (1,) * (source.weight.ndim - 1)
+        weight = (source.weight * node.scale.reshape(axes)).astype(np.float32)
+        bias = (0.0 if source.bias is None else source.bias * node.scale) + node.shift
+        notes[node.name] = f"into the weights and bias of '{source.name}'"
+        return graph.replaced(source.name, weight=weight, bias=_bias(bias)).without(node.name)
+    readers = graph.consumers(node.name)
+    if readers and all(_takes_affine(reader, node) for reader in readers):
+        for reader in readers:
+            graph = _fold_forward(node, reader, graph)
+        notes[node.name] = "into the weights and bias of " + " and ".join(f"'{reader.name}'" for reader in readers)
+        return graph.without(node.name)
+    return graph
+
+
+def _bias(bias: NDArray[np.float64]) -> NDArray[np.float32] | None:
+    return bias.astype(np.float32) if np.any(bias) else None
+
+
+def _fits(source: Conv | Linear, node: BatchNorm) -> bool:
+    """Return whether the norm has one factor for each feature of the weights: not so behind a flattened map."""
+    return len(node.scale) in (1, source.weight.shape[0])
+
+
+def _takes_affine(reader: Node, node: BatchNorm) -> bool:
+    """Return whether a factor and shift for each input channel can go into the weights of ``reader``.
+
+    A shift cannot where zeros are padded: they are not shifted.
+    """
+    if isinstance(reader, Linear):
+        return len(node.scale) in (1, reader.weight.shape[1])
+    return isinstance(reader, Conv) and (
+        not node.shift.any() or (reader.padding == (0, 0) and reader.upsample == (1, 1))
+    )
+
+
+def _fold_forward(node: BatchNorm, reader: Node, graph: Graph) -> Graph:
+    if isinstance(reader, Linear):
+        weight = reader.weight.astype(np.float64)
+        scale, shift = np.broadcast_to(node.scale, weight.shape[1]), np.broadcast_to(node.shift, weight.shape[1])
+        added = weight @ shift
+        weight = weight * scale
+    elif isinstance(reader, Conv):
+        features, per_group = reader.weight.shape[:2]
+        channels = per_group * reader.groups
+        group = np.arange(features) // (features // reader.groups)
+        own = group[:, None] * per_group + np.arange(per_group)[None, :]  # the channel behind weight [f, c]
+        scale, shift = np.broadcast_to(node.scale, channels)[own], np.broadcast_to(node.shift, channels)[own]
+        added = (reader.weight.sum(axis=(2, 3), dtype=np.float64) * shift).sum(axis=1)
+        weight = reader.weight * scale[:, :, None, None]
+    else:
+        return graph
+    bias = added if reader.bias is None else reader.bias + added
+    return graph.replaced(reader.name, weight=weight.astype(np.float32), bias=_bias(bias))
+
+
+def _pools_to_layers(graph: Graph, notes: Notes) -> Graph:
+    """Give average pools whose windows overlap, or are padded, neurons of their own; the others stay what they are."""
+    for node in graph:
+        if isinstance(node, AvgPool) and (node.stride != node.kernel or node.padding != (0, 0)):
+            if _is_signed(node.inputs[0], graph):
+                continue  # refused below
+            channels, (ky, kx) = node.out_shape[0], node.kernel
+            weight = np.full((channels, 1, ky, kx), 1 / (ky * kx), np.float32)
+            inner = f"{node.name}.window"
+            conv = Conv(inner, node.label, node.inputs, node.out_shape, weight, None, node.stride, node.padding)
+            conv = dataclasses.replace(conv, groups=channels)
+            graph = graph.inserted((conv,), before=node.name)
+            graph = graph.put(Relu(node.name, node.label, (inner,), node.out_shape))
+            notes[node.name] = "its windows overlap or are padded: to a spiking layer of its own"
+    return graph
+
+
+def _misplaced(graph: Graph) -> list[Finding]:
+    """Return a finding for each node of a rewritten graph that cannot stand where it stands."""
+    found = []
+    for node in graph:
+        problem = _problem(node, graph)
+        if problem:
+            found.append(Finding(node.name, node.label, "refused", problem))
+    return found
+
+
+def _problem(node: Node, graph: Graph) -> str | None:
+    if isinstance(node, Input):
+        return None
+    if isinstance(node, Pad):
+        return "pads with zeros in front of something that is no convolution. Try padding= of the next Conv2d."
+    source = graph[node.inputs[0]]
+    if isinstance(node, Relu):
+        if isinstance(source, Input):
+            return (
+                "stands behind the input, which has no neurons. Try to leave it out: event counts are never negative."
+            )
+        if isinstance(source, Conv) and len(graph.consumers(source.name)) > 1:
+            return f"'{source.name}' is also read without it: potentials cannot leave a neuron. Try one ReLU for all."
+        return None
+    signed = [name for name in node.inputs if _is_signed(name, graph)]
+    if not signed:
+        return None
+    if isinstance(node, Conv):
+        return f"follows '{signed[0]}' without a ReLU between them. Try nn.ReLU() between the two, and train again."
+    if isinstance(node, (AvgPool, SumPool)):
+        return f"pools '{signed[0]}' before a ReLU. Try the ReLU first: spikes are pooled, not potentials."
+    return f"reads '{signed[0]}' before a ReLU: negative values cannot be spikes. Try a ReLU in front of it."
+
+
+_REWRITES: Mapping[str, Callable[[Graph, Notes], Graph]] = {
+    "leave out what does nothing": _drop_skips,
+    "zeros into paddings": _fold_pads,
+    "rectify and normalize before concatenating": push_up_concats,
+    "norms into weights": _fold_batchnorms,
+    "linear layers as convolutions": lay_out_maps,
+    "norms behind pools and flattens into weights": _fold_batchnorms,
+    "norms as layers": _batchnorms_to_layers,
+    "overlapping pools as layers": _pools_to_layers,
+    "branches into one layer": merge_branches,
+    "norms behind sums into weights": _fold_batchnorms,
+}

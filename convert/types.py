@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from spikeport.models.arrays import ArrayRecord, frozen
 
 from .errors import InputError, InvalidNetError
-from .evaluate import EquivalenceGate
-from .geometry import Pair, Shape3, out_shape, pooled
+from .evaluate import EquivalenceGate, Replacement
+from .geometry import Pair, Shape3, Window, pooled
 from .graph import Finding, Graph
 
 INPUT = -1
@@ -24,10 +24,12 @@ INPUT = -1
 class SpikingLayer(ArrayRecord):
     """A convolution followed by integrate-and-fire neurons.
 
-    Shapes: ``weight`` is ``[F, C, ky, kx]`` float32, ``bias`` is ``[F]`` float32 or None, ``in_shape`` and
-    ``out_shape`` are ``(channels, height, width)``, the latter before any pooling; ``stride`` and ``padding`` are
-    ``(y, x)``.
-    Units: weights, ``threshold`` and ``v_min`` share one unit; the bias is added once per time step or leak tick.
+    Shapes: ``weight`` is ``[F, C // groups, ky, kx]`` float32, ``bias`` is ``[F]`` float32 or None, ``in_shape`` and
+    ``out_shape`` are ``(channels, height, width)``, the latter before any pooling; ``v_init`` is ``out_shape`` float32
+    or None: the potentials before the first event, None for zeros. ``stride``, ``padding``, ``dilation`` and
+    ``upsample`` are ``(y, x)``, see ``Window``.
+    Units: weights, ``threshold``, ``v_min`` and ``v_init`` share one unit; the bias is added once per time step or
+    leak tick.
     Law: a neuron emits ``floor(v / threshold)`` spikes where ``v >= threshold``, keeps the rest, and never falls
     below ``v_min`` (None: no bound).
     """
@@ -41,12 +43,17 @@ class SpikingLayer(ArrayRecord):
     v_min: float | None
     in_shape: Shape3
     out_shape: Shape3
+    dilation: Pair = (1, 1)
+    upsample: Pair = (1, 1)
+    groups: int = 1
+    v_init: NDArray[np.floating[Any]] | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "weight", frozen(self.weight, np.float32))
-        if self.bias is not None:
-            object.__setattr__(self, "bias", frozen(self.bias, np.float32))
-        for name in ("stride", "padding", "in_shape", "out_shape"):
+        for name in ("bias", "v_init"):
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, frozen(getattr(self, name), np.float32))
+        for name in ("stride", "padding", "in_shape", "out_shape", "dilation", "upsample"):
             object.__setattr__(self, name, tuple(int(value) for value in getattr(self, name)))
         problem = self._problem()
         if problem:
@@ -65,12 +72,28 @@ class SpikingLayer(ArrayRecord):
             return f"threshold: expected a positive number, found {self.threshold}."
         if self.v_min is not None and not (math.isfinite(self.v_min) and self.v_min <= 0):
             return f"v_min: expected 0, a negative number or None, found {self.v_min}."
-        if self.in_shape[0] != self.weight.shape[1]:
-            return f"in_shape: expected {self.weight.shape[1]} channels as in the weights, found {self.in_shape[0]}."
-        expected = out_shape(self.in_shape, self.weight.shape, self.stride, self.padding)
+        if min(self.dilation) < 1 or min(self.upsample) < 1:
+            return f"expected dilation and upsample of 1 or more, found {self.dilation} and {self.upsample}."
+        if self.groups < 1 or self.weight.shape[0] % self.groups or self.in_shape[0] % self.groups:
+            return (
+                f"groups: expected a divisor of {self.in_shape[0]} channels and {self.weight.shape[0]} features, "
+                f"found {self.groups}."
+            )
+        per_group = self.in_shape[0] // self.groups
+        if per_group != self.weight.shape[1]:
+            return f"in_shape: expected {self.weight.shape[1]} channels a group as in the weights, found {per_group}."
+        expected = (self.weight.shape[0], *self.window.out_size(self.in_shape[1:]))
         if self.out_shape != expected or min(expected) < 1:
             return f"out_shape: expected {expected} from the input shape {self.in_shape}, found {self.out_shape}."
+        if self.v_init is not None and (self.v_init.shape != self.out_shape or not np.isfinite(self.v_init).all()):
+            return f"v_init: expected finite numbers of shape {self.out_shape}, found shape {self.v_init.shape}."
         return None
+
+    @property
+    def window(self) -> Window:
+        """How the kernel moves over its input."""
+        kernel = self.weight.shape[2], self.weight.shape[3]
+        return Window(kernel, self.stride, self.padding, self.dilation, self.upsample)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -169,13 +192,24 @@ class SpikingNet(ArrayRecord):
 class Conversion(ArrayRecord):
     """The result of ``convert``: the captured graph, the spiking net, and one finding per graph node.
 
-    ``gate`` says how far the rewritten CNN is from the one that was given, on the calibration data (or a random batch).
+    ``scaled`` is the rewritten CNN whose activations count spikes: convolutions, rectifiers, sum pools and where
+    branches meet; ``gates`` say after each rewrite how far it is from the CNN that was given, on the calibration data
+    (or a random batch). ``replacement`` says what ``replace`` did to the function, None where nothing was replaced:
+    the gates then compare with the CNN after it.
+    Law: the neurons of ``net.layers[i]`` stand for the node of ``scaled`` with the same name.
     """
 
     graph: Graph
+    scaled: Graph
     net: SpikingNet
     findings: tuple[Finding, ...]
-    gate: EquivalenceGate
+    gates: tuple[EquivalenceGate, ...]
+    replacement: Replacement | None = None
+
+    @property
+    def gate(self) -> EquivalenceGate:
+        """The last gate: of all rewrites together."""
+        return self.gates[-1]
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
