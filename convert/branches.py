@@ -27,15 +27,18 @@ def push_up_concats(graph: Graph, notes: Notes) -> Graph:
         for node in graph:
             if isinstance(node, (Relu, BatchNorm)) and isinstance(graph[node.inputs[0]], Concat):
                 concat = graph[node.inputs[0]]
-                if graph.consumers(concat.name) == (node,) and any(is_linear(graph[name]) for name in concat.inputs):
+                if graph.consumers(concat.name) == (node,) and is_signed(concat.name, graph):
                     graph, changed = _pushed_up(node, concat, graph), True
                     break
     return graph
 
 
-def is_linear(node: Node) -> bool:
-    """Return whether a node's value is a weighted sum that no neuron has rectified yet."""
-    return isinstance(node, (Conv, Linear, BatchNorm))
+def is_signed(name: str, graph: Graph) -> bool:
+    """Return whether a value may be negative: weights were applied to it, and no rectifier since."""
+    node = graph[name]
+    if isinstance(node, (Conv, Linear, BatchNorm)):
+        return True
+    return not isinstance(node, (Input, Relu)) and any(is_signed(source, graph) for source in node.inputs)
 
 
 def _pushed_up(node: Relu | BatchNorm, concat: Node, graph: Graph) -> Graph:
@@ -119,7 +122,7 @@ def _merged(name: str, graph: Graph, notes: Notes) -> Graph:
     convs = [operand for operand in operands if isinstance(operand, Conv)]
     if any(len(graph.consumers(conv.name)) > 1 or conv.upsample != (1, 1) for conv in convs):
         return graph  # refused by the caller's last check
-    if any(isinstance(operand, (Add, BatchNorm)) for operand in operands):
+    if any(is_signed(operand.name, graph) and not isinstance(operand, Conv) for operand in operands):
         return graph
     features = add.out_shape[0]
     branches = [_branch(operand, features) for operand in operands]
@@ -209,12 +212,12 @@ def _joined(
     if rows is None or columns is None:
         return None
     sources = list(dict.fromkeys(branch.source for branch in branches))
-    blocks = {}
+    blocks: dict[str, NDArray[np.float32]] = {}
     for branch in branches:
         ky, kx = branch.weight.shape[2:]
         top, left = rows[0] - branch.padding[0], columns[0] - branch.padding[1]
         block = np.pad(branch.weight, ((0, 0), (0, 0), (top, rows[1] - top - ky), (left, columns[1] - left - kx)))
-        blocks[branch.source] = blocks.get(branch.source, 0) + block
+        blocks[branch.source] = block if branch.source not in blocks else blocks[branch.source] + block
     weight = np.concatenate([blocks[source] for source in sources], axis=1).astype(np.float32)
     return sources, weight, stride, (rows[0], columns[0])
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from .branches import merge_branches, push_up_concats
+from .branches import is_signed, merge_branches, push_up_concats
 from .errors import UnsupportedLayerError
 from .graph import (
     Add,
@@ -64,7 +64,7 @@ def fold(graph: Graph) -> Folded:
     """
     refuse(graph)
     notes: Notes = {}
-    steps = []
+    steps: list[Step] = []
     for name, rewrite in _REWRITES.items():
         rewritten = rewrite(graph, notes)
         if not steps or rewritten is not graph:
@@ -98,7 +98,7 @@ def _drop_skips(graph: Graph, notes: Notes) -> Graph:
             notes[node.name] = "does nothing in evaluation"
             graph = graph.without(node.name)
     for node in graph:
-        idle = isinstance(node, Relu) and node.ceiling is None and not _is_signed(node.inputs[0], graph)
+        idle = isinstance(node, Relu) and node.ceiling is None and not is_signed(node.inputs[0], graph)
         if idle and not _reads_input(node, graph):
             notes[node.name] = "does nothing: what it reads is never negative"
             graph = graph.without(node.name)
@@ -108,14 +108,6 @@ def _drop_skips(graph: Graph, notes: Notes) -> Graph:
 def _reads_input(node: Node, graph: Graph) -> bool:
     source = graph[node.inputs[0]]
     return isinstance(source, Input) or (isinstance(source, Flatten) and _reads_input(source, graph))
-
-
-def _is_signed(name: str, graph: Graph) -> bool:
-    """Return whether a value may be negative: weights were applied to it, and no rectifier since."""
-    node = graph[name]
-    if isinstance(node, (Conv, Linear, BatchNorm)):
-        return True
-    return not isinstance(node, (Input, Relu)) and any(_is_signed(source, graph) for source in node.inputs)
 
 
 def _fold_pads(graph: Graph, notes: Notes) -> Graph:
@@ -142,11 +134,11 @@ def _batchnorms_to_layers(graph: Graph, notes: Notes) -> Graph:
     """Turn norms that no weights can take up into convolutions with one weight for each channel."""
     for node in graph:
         behind_sum = isinstance(node, BatchNorm) and isinstance(graph[node.inputs[0]], Add)
-        if not isinstance(node, BatchNorm) or (behind_sum and _is_signed(node.inputs[0], graph)):
+        if not isinstance(node, BatchNorm) or (behind_sum and is_signed(node.inputs[0], graph)):
             continue  # the sum of convolutions becomes one, and takes it up
         channels = node.out_shape[0]
         if len(node.scale) in (1, channels):
-            weight = np.broadcast_to(node.scale, channels).reshape(-1, 1, 1, 1)
+            weight = np.broadcast_to(node.scale, channels).reshape(-1, 1, 1, 1).astype(np.float32)
             bias = np.broadcast_to(node.shift, channels)
             alone = Conv(node.name, node.label, node.inputs, node.out_shape, weight, _bias(bias), groups=channels)
             notes[node.name] = "to a 1x1 convolution, one weight for each channel"
@@ -216,7 +208,7 @@ def _pools_to_layers(graph: Graph, notes: Notes) -> Graph:
     """Give average pools whose windows overlap, or are padded, neurons of their own; the others stay what they are."""
     for node in graph:
         if isinstance(node, AvgPool) and (node.stride != node.kernel or node.padding != (0, 0)):
-            if _is_signed(node.inputs[0], graph):
+            if is_signed(node.inputs[0], graph):
                 continue  # refused below
             channels, (ky, kx) = node.out_shape[0], node.kernel
             weight = np.full((channels, 1, ky, kx), 1 / (ky * kx), np.float32)
@@ -253,7 +245,7 @@ def _problem(node: Node, graph: Graph) -> str | None:
         if isinstance(source, Conv) and len(graph.consumers(source.name)) > 1:
             return f"'{source.name}' is also read without it: potentials cannot leave a neuron. Try one ReLU for all."
         return None
-    signed = [name for name in node.inputs if _is_signed(name, graph)]
+    signed = [name for name in node.inputs if is_signed(name, graph)]
     if not signed:
         return None
     if isinstance(node, Conv):

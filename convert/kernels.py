@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +12,10 @@ from .geometry import Pair
 from .graph import Conv
 
 
-def dense_kernel(weight: NDArray[np.float32], *, dilation: Pair = (1, 1), groups: int = 1) -> NDArray[np.float32]:
+Scalar = TypeVar("Scalar", bound=np.generic)
+
+
+def dense_kernel(weight: NDArray[Scalar], *, dilation: Pair = (1, 1), groups: int = 1) -> NDArray[Scalar]:
     """Return a kernel with zeros where a dilated or grouped one has no weights.
 
     Shapes: ``[F, C // groups, ky, kx]`` to ``[F, C, dilation[0] * (ky - 1) + 1, dilation[1] * (kx - 1) + 1]``.

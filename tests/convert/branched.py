@@ -18,9 +18,9 @@ class Residual(nn.Module):
         self.body, self.shortcut, self.late = body, shortcut, late
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        if self.late:
-            return F.relu(self.body(x)) + self.shortcut(x)
-        return torch.relu(self.body(x) + self.shortcut(x))
+        body, shortcut = self.body(x), self.shortcut(x)
+        added: torch.Tensor = F.relu(body) + shortcut if self.late else torch.relu(body + shortcut)
+        return added
 
 
 class Parallel(nn.Module):
@@ -133,7 +133,8 @@ def branched_cnns(draw: st.DrawFn) -> tuple[nn.Module, tuple[int, int, int]]:
         channels, edge = block.features, block.edge
         if edge < 2 or edge > 16:
             break
-    if draw(st.booleans()):
+    has_weights = any(isinstance(module, nn.Conv2d) for layer in layers for module in layer.modules())
+    if not has_weights or draw(st.booleans()):
         if draw(st.booleans()):
             layers.append(nn.AdaptiveAvgPool2d(1))
             edge = 1

@@ -83,7 +83,7 @@ def test_layers_whose_spikes_are_added_agree_on_what_a_spike_stands_for() -> Non
     module.append(nn.Conv2d(3, 2, 1))
     frames = np.random.default_rng(0).poisson(1.0, (4, 1, 6, 6)).astype(np.float32)
     found = convert(module, (1, 6, 6), data=frames, scaling=Scaling(per_channel=True))
-    (add,) = [node for node in found.scaled if isinstance(node, Add)]
+    assert sum(isinstance(node, Add) for node in found.scaled) == 1
     assert len(found.net.incoming(2)) == 2
     assert {edge.feature_shift for edge in found.net.incoming(2)} == {0}
     gains = {node.name: np.arange(1.0, len(node.weight) + 1) for node in found.scaled if isinstance(node, Conv)}
@@ -98,7 +98,7 @@ def test_norm_in_front_of_padded_weights_is_refused_by_name_and_without_padding_
     torch.manual_seed(0)
     norm = PreActivation(2, 2, joined=False).norm
     padded = nn.Sequential(norm, nn.Conv2d(2, 3, 3, padding=1), nn.ReLU())
-    with pytest.raises(UnsupportedLayerError, match="conv1.*without a ReLU"):
+    with pytest.raises(UnsupportedLayerError, match=r"conv1.*without a ReLU"):
         convert(padded, (2, 6, 6))
     plain = nn.Sequential(norm, nn.Conv2d(2, 3, 3), nn.ReLU())
     found = convert(plain, (2, 6, 6))
@@ -114,7 +114,8 @@ class SignedStream(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = self.stem(x)
-        return self.last(F.relu(x + self.body(F.relu(x))))
+        found: torch.Tensor = self.last(F.relu(x + self.body(F.relu(x))))
+        return found
 
 
 def test_potentials_that_leave_a_neuron_are_refused_by_name() -> None:
