@@ -7,26 +7,23 @@ import dataclasses
 import math
 import shlex
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from spikeport.models.atomic import check_target
-from spikeport.models.console import emit, end_dry_run, hint, say, table
+from spikeport.models.console import emit, end_dry_run, hint, say
 from spikeport.models.zoo import load_network
 
 from .errors import CalibrationError, InputError
+from .published import PROFILES
+from .tables import conversion_tables, power_tables, synop_tables, tutorial_tables
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from .geometry import Shape3
-    from .power import PowerEstimate
-    from .synops import SynopReport
-    from .tutorial import TutorialTable
-    from .types import Conversion
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Check everything, write nothing.")]
@@ -96,7 +93,7 @@ def convert_command(
         "gate": notes["gate"],
         "findings": notes["findings"],
     }
-    emit(result, _conversion_tables(conversion, weights is None), as_json=as_json)
+    emit(result, conversion_tables(conversion, is_untrained=weights is None), as_json=as_json)
     if dry_run:
         end_dry_run(context)
         return
@@ -108,7 +105,7 @@ def estimate_command(
     net: Annotated[Path, typer.Argument(dir_okay=False, help="A spiking net from `spikeport convert`.")],
     recording: Annotated[Path, typer.Option("--input", "-i", help="A recording: .bs2, .bin, .npz, .npy.")],
     dt_ms: Annotated[float, typer.Option(help="Time step of the simulation, in ms.")] = 10.0,
-    profile: Annotated[str, typer.Option(help="Power profile.")] = "speck2f",
+    profile: Annotated[str, typer.Option(help=f"Power profile: {', '.join(PROFILES)}, or a .json file.")] = "speck2f",
     slow_clock_hz: Annotated[float, typer.Option(help="Leak ticks per second, for the power of biases.")] = 0.0,
     tutorial: Annotated[bool, typer.Option("--tutorial", help="Add the table of the CNN-to-Speck tutorial.")] = False,
     as_json: JsonFlag = False,
@@ -143,84 +140,6 @@ def estimate_command(
             "the rate of its slow clock, so the count there is another."
         )
     hint(shlex.join(["spikeport", "deploy", str(net), "--out", "program.safetensors"]))
-
-
-def synop_tables(report: SynopReport, *, how: str = "exact") -> list[object]:
-    """Return the synop table for a terminal; ``how`` says of what the counts are true."""
-    rows: list[tuple[object, ...]] = [
-        (layer.name, layer.n_emitted, layer.n_input_spikes, layer.mean_fan_out, layer.synops, layer.n_output_spikes)
-        for layer in report.layers
-    ]
-    rows.append(("all", None, None, None, report.total, None))
-    columns = ("Layer", "Sent to it", "Arrived", "Mean fan-out", "Synops", "Spikes out")
-    over = f"{report.n_samples} recording{'s' * (report.n_samples > 1)} of {report.window_s * 1e3:.4g} ms"
-    return [
-        table(f"Synops, {how}, over {over}", columns, rows),
-        f"{report.synops_per_s:,.0f} synops per second",
-    ]
-
-
-def power_tables(power: PowerEstimate) -> list[object]:
-    """Return the power table for a terminal."""
-    rows: list[tuple[object, ...]] = [
-        (rail.name, rail.low_w * 1e3, rail.mid_w * 1e3, rail.high_w * 1e3) for rail in power.rails
-    ]
-    rows.append(("all", power.low_w * 1e3, power.mid_w * 1e3, power.high_w * 1e3))
-    return [
-        table(
-            "Estimated power, mW",
-            ("Rail", "Low", "Mid", "High"),
-            rows,
-        ),
-        f"An estimate for {power.profile}, not a measurement. It rests on:",
-        *(f"  {source}" for source in dict.fromkeys(coefficient.source for coefficient in power.coefficients)),
-    ]
-
-
-def tutorial_tables(legacy: TutorialTable) -> list[object]:
-    """Return the tutorial's table for a terminal, with what differs."""
-    columns = (
-        "Layer",
-        "Events_routed",
-        "Fanout_Prev",
-        "In",
-        "Out",
-        "SynOps",
-        "SynOps/s",
-        "Time_window",
-        "Exact",
-        "Off by %",
-    )
-    rows = [
-        (
-            *(row.layer, row.events_routed, row.fanout_prev, row.n_in, row.n_out, row.synops),
-            *(round(row.synops_per_s), row.time_window, row.exact_synops, row.difference_percent),
-        )
-        for row in legacy.rows
-    ]
-    coded, written = legacy.power_mw_as_coded, legacy.power_mw_as_written
-    power = f"Power by its code: {coded:.4g} mW; by its text (10 pJ a synop): {written:.4g} mW"
-    return [table("The tutorial's table, by its own rules, and the exact count", columns, rows), power, *legacy.notes]
-
-
-def _conversion_tables(conversion: Conversion, is_untrained: bool) -> list[object]:
-    rows = [(found.node, found.op, found.status, found.detail) for found in conversion.findings]
-    gate = conversion.gate
-    shown: list[object] = [_findings_table(rows)]
-    shown.append(
-        f"Same function on {gate.n_samples} frames: largest difference {gate.max_error:.1e} of the largest output, "
-        f"same class on {gate.argmax_agreement:.1%}"
-    )
-    if is_untrained:
-        shown.append("No --weights were given: this net is untrained.")
-    return shown
-
-
-def _findings_table(rows: Sequence[tuple[object, ...]]) -> object:
-    made = table("What became of each layer", ("Node", "Layer", "Became", "How"), rows)
-    for column in made.columns:
-        column.justify = "left"
-    return made
 
 
 def _bound(text: str) -> float | None:

@@ -7,7 +7,8 @@
     ├── CalibrationError       (ValueError)  calibration data that cannot set the scales
     ├── InvalidNetError        (ValueError)  a record that breaks the rules of ``SpikingNet``
     ├── InputError             (ValueError)  a raster or recording that does not match the net
-    └── NetFileError           (ValueError)  a file that is no spiking net, or a damaged one
+    ├── NetFileError           (ValueError)  a file that is no spiking net, or a damaged one
+    └── PowerFileError         (ValueError)  a power profile or rail log that is damaged, or cannot be fitted
 
 Each class carries ``exit_code``, which is what the command line returns for it.
 """
@@ -65,5 +66,11 @@ class InputError(ConvertError, ValueError):
 
 class NetFileError(ConvertError, ValueError):
     """A file that is not a spiking net of a known version, or that is damaged."""
+
+    exit_code = 6
+
+
+class PowerFileError(ConvertError, ValueError):
+    """A power profile or a rail log that is damaged, or a log that cannot tell its coefficients apart."""
 
     exit_code = 6

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from .errors import CaptureError
@@ -62,17 +63,22 @@ class Replacement:
     argmax_agreement: float | None
 
 
-def evaluate(graph: Graph, batch: torch.Tensor) -> dict[str, torch.Tensor]:
+def evaluate(
+    graph: Graph, batch: torch.Tensor, *, known: Mapping[str, torch.Tensor] | None = None
+) -> dict[str, torch.Tensor]:
     """Return the value of every node of ``graph`` for a batch of inputs, in the dtype of the batch.
 
+    Nodes in ``known`` keep the value given there, and others compute from it.
     Shapes: ``batch`` is ``[N, C, H, W]``, each value ``[N, *node.out_shape]``.
     Raises: CaptureError where the graph holds a node that is ``Unknown``.
     """
     import torch
 
-    values: dict[str, torch.Tensor] = {}
+    values: dict[str, torch.Tensor] = dict(known or {})
     with torch.no_grad():
         for node in graph:
+            if node.name in values:
+                continue
             given = [values[name] for name in node.inputs]
             values[node.name] = batch if isinstance(node, Input) else _apply(node, given)
     return values
@@ -100,7 +106,7 @@ def module_outputs(module: nn.Module, batch: torch.Tensor, given_shape: tuple[in
     try:
         with torch.no_grad():
             private = copy.deepcopy(module).cpu().double().eval()
-            found = private(batch.double().reshape(len(batch), *given_shape))
+            found: torch.Tensor = private(batch.double().reshape(len(batch), *given_shape))
             return found.flatten(1)
     except Exception as cause:  # the user's forward may raise anything
         raise CaptureError(

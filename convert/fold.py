@@ -148,10 +148,16 @@ def _batchnorms_to_layers(graph: Graph, notes: Notes) -> Graph:
 
 def _fold_batchnorm(node: BatchNorm, graph: Graph, notes: Notes) -> Graph:
     source = graph[node.inputs[0]]
+    if isinstance(source, BatchNorm) and graph.consumers(source.name) == (node,):
+        scale, shift = np.broadcast_arrays(source.scale * node.scale, source.shift * node.scale + node.shift)
+        notes[source.name] = f"into '{node.name}'"
+        merged = dataclasses.replace(node, inputs=source.inputs, scale=scale, shift=shift)
+        return _fold_batchnorm(merged, graph.without(source.name).put(merged), notes)
     if isinstance(source, (Conv, Linear)) and graph.consumers(source.name) == (node,) and _fits(source, node):
         axes = (-1,) + (1,) * (source.weight.ndim - 1)
         weight = (source.weight * node.scale.reshape(axes)).astype(np.float32)
-        bias = (0.0 if source.bias is None else source.bias * node.scale) + node.shift
+        shift = np.broadcast_to(node.shift, len(weight))
+        bias = (0.0 if source.bias is None else source.bias * node.scale) + shift
         notes[node.name] = f"into the weights and bias of '{source.name}'"
         return graph.replaced(source.name, weight=weight, bias=_bias(bias)).without(node.name)
     readers = graph.consumers(node.name)

@@ -3,33 +3,45 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
+from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .errors import CalibrationError, WeightValueError
-from .evaluate import evaluate
-from .geometry import Shape3
-from .graph import Conv, Graph
+from .equalize import equalized_gains
+from .graph import Graph, Input
+from .thresholds import Activations, balanced_scales, mse_scales, observe, percentile_scales
 
-_CAP = 1_000_000
-"""Positive activations kept per layer and batch for a percentile; more are thinned evenly."""
+_MAX_RATIO = 16.0
+"""Between the scale of a feature and that of its layer: one that hardly ever fires gets no gain without bounds."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Scaling:
     """How activations become spike counts.
 
-    Units: the ``percentile`` (0 to 100) of the positive activations of a layer becomes ``spikes`` spikes per
-    calibration frame; ``n_steps`` is the number of time steps (or leak ticks) that one calibration frame lasts: a bias
-    is added once per step, so each step adds ``bias / n_steps``.
-    Source: Rueckauer et al., Frontiers in Neuroscience 11:682 (2017), robust normalization; the rule below keeps the
-    function with biases too.
+    Units: the scale of a layer is the activation that becomes ``spikes`` spikes per calibration frame. ``rule`` finds
+    it: the ``percentile`` (0 to 100; 100 is the maximum) of the layer's activations, ``over`` the positive ones or all;
+    the scale with the least squared error when activations are rounded to spikes and clipped at it (mse); or the one
+    that balances what is clipped (balance); with ``per_channel`` one for each feature. ``equalize`` moves the scales of
+    features so that weights use all of the 8 bits. ``start`` is the potential before the first event: zero, half a
+    threshold, or what calibration finds per neuron. ``n_steps`` is the number of time steps (or leak ticks) that one
+    calibration frame lasts: a bias is added once per step, so each step adds ``bias / n_steps``.
+    Law: doubling ``spikes`` doubles the weights that read the input and every bias, and nothing else.
+    Source: percentile: Rueckauer et al., Frontiers in Neuroscience 11:682 (2017), here with biases too; mse and
+    calibrated: Li et al., ICML 2021; half: Deng and Gu, ICLR 2021; equalize: Nagel et al., ICCV 2019.
     """
 
     percentile: float = 99.9
     spikes: float = 20.0
     n_steps: int = 1
+    rule: Literal["percentile", "mse", "balance"] = "percentile"
+    over: Literal["positive", "all"] = "positive"
+    per_channel: bool = False
+    equalize: bool = False
+    start: Literal["zero", "half", "calibrated"] = "zero"
 
     def __post_init__(self) -> None:
         if not 0 < self.percentile <= 100:
@@ -40,62 +52,79 @@ class Scaling:
             raise CalibrationError(f"spikes: expected 0.001 to 1000000, found {self.spikes}. Try 20.")
         if self.n_steps < 1:
             raise CalibrationError(f"n_steps: expected at least 1, found {self.n_steps}. Try 1.")
+        for name, allowed in _CHOICES.items():
+            if getattr(self, name) not in allowed:
+                raise CalibrationError(
+                    f"{name}: expected one of {', '.join(allowed)}, found '{getattr(self, name)}'. Try {allowed[0]}."
+                )
 
 
-def calibration_batch(data: ArrayLike, input_shape: Shape3) -> NDArray[np.float32]:
+_CHOICES = {
+    "rule": ("percentile", "mse", "balance"),
+    "over": ("positive", "all"),
+    "start": ("zero", "half", "calibrated"),
+}
+
+
+def calibration_batch(data: ArrayLike, entry: Input) -> NDArray[np.float32]:
     """Return calibration frames as float32 ``[N, C, H, W]``.
 
     Raises: CalibrationError for another shape, no frames, or frames that are all zero; WeightValueError for NaN.
     """
     tensor = data.detach().cpu() if hasattr(data, "detach") else data  # a torch tensor, also one that wants a gradient
     frames = np.asarray(tensor, np.float32)
-    if frames.ndim != 4 or frames.shape[1:] != tuple(input_shape) or not len(frames):
+    shapes = {tuple(entry.out_shape), tuple(entry.given_shape)}
+    if frames.shape[1:] not in shapes or not len(frames):
         raise CalibrationError(
-            f"calibration data: expected frames [N, {', '.join(map(str, input_shape))}], found {list(frames.shape)}. "
-            "Try the frames the CNN was trained on, channels first."
+            f"calibration data: expected frames [N, {', '.join(map(str, entry.given_shape))}], found "
+            f"{list(frames.shape)}. Try the frames the CNN was trained on, channels first."
         )
     if not np.isfinite(frames).all():
         raise WeightValueError("calibration data: expected finite numbers, found NaN or infinity. Try other frames.")
     if not frames.any():
         raise CalibrationError("calibration data: every frame is zero. Try frames that hold events.")
-    return frames
+    return frames.reshape(len(frames), *entry.out_shape)
 
 
-def activation_scales(graph: Graph, frames: NDArray[np.float32], percentile: float) -> dict[str, float]:
-    """Return the percentile of the positive activations behind each convolution of a folded graph.
+def find_gains(graph: Graph, frames: NDArray[np.float32], scaling: Scaling) -> dict[str, NDArray[np.float64]]:
+    """Return how many spikes stand for 1 in each feature of a folded graph.
 
+    Shapes: ``[F]`` for each convolution; see ``gains`` for where layers must agree.
     Raises: CalibrationError that lists the layers which stay silent on all frames.
     """
-    import torch
+    return gains_of(graph, observe(graph, frames), scaling)
 
-    kept: dict[str, list[NDArray[np.float32]]] = {node.name: [] for node in graph if isinstance(node, Conv)}
-    for first in range(0, len(frames), 64):
-        values = evaluate(graph, torch.from_numpy(frames[first : first + 64].copy()))
-        for name, chunks in kept.items():
-            activation = values[name].numpy()
-            positive = activation[activation > 0]
-            chunks.append(positive[:: -(-positive.size // _CAP) or 1])
-    silent = [name for name, chunks in kept.items() if not sum(map(len, chunks))]
+
+def gains_of(graph: Graph, found: Mapping[str, Activations], scaling: Scaling) -> dict[str, NDArray[np.float64]]:
+    """Return the same as ``find_gains`` for activations that were observed before.
+
+    Raises: as ``find_gains``.
+    """
+    silent = {name: activations.n_frames for name, activations in found.items() if activations.is_silent}
     if silent:
         raise CalibrationError(
-            f"layers that stay silent on all {len(frames)} calibration frames: {', '.join(silent)}. "
+            f"layers that stay silent on all {max(silent.values())} calibration frames: {', '.join(silent)}. "
             "Try more frames, or look whether training left these layers dead."
         )
-    return {name: float(np.percentile(np.concatenate(chunks), percentile)) for name, chunks in kept.items()}
+    gains = {name: scaling.spikes / _scales(activations, scaling) for name, activations in found.items()}
+    return equalized_gains(graph, gains, found) if scaling.equalize else gains
 
 
-def normalize(graph: Graph, frames: NDArray[np.float32], scaling: Scaling) -> tuple[Graph, float]:
-    """Return the graph with weights scaled so that activations count spikes, and the gain of its output.
+def _scales(found: Activations, scaling: Scaling) -> NDArray[np.float64]:
+    """Return the scale of each feature of a layer: the layer's own, or near it with one for each feature."""
+    (whole,) = _by_rule(found.merged(), scaling)
+    if whole <= 0:  # a percentile over all activations, most of them zero
+        (whole,) = percentile_scales(found.merged(), scaling.percentile, positive=True)
+    if not scaling.per_channel:
+        return np.full(len(found.values), whole)
+    own = _by_rule(found, scaling)
+    return np.where(own > 0, np.clip(own, whole / _MAX_RATIO, whole * _MAX_RATIO), whole)
 
-    Law: the output is the gain times the output of ``graph`` for every input.
-    """
-    scales = activation_scales(graph, frames, scaling.percentile)
-    before = 1.0
-    for node in graph:
-        if isinstance(node, Conv):
-            gain = scaling.spikes / scales[node.name]
-            weight = (node.weight * (gain / before)).astype(np.float32)
-            bias = None if node.bias is None else (node.bias * gain).astype(np.float32)
-            graph = graph.replaced(node.name, weight=weight, bias=bias)
-            before = gain
-    return graph, before
+
+def _by_rule(found: Activations, scaling: Scaling) -> NDArray[np.float64]:
+    match scaling.rule:
+        case "mse":
+            return mse_scales(found, scaling.spikes, start=0.0 if scaling.start == "zero" else 0.5)
+        case "balance":
+            return balanced_scales(found, scaling.spikes)
+    return percentile_scales(found, scaling.percentile, positive=scaling.over == "positive")

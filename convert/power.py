@@ -4,37 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Any, Literal
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
 
 from .errors import InputError
+from .profiles import Coefficient, Group, Kind, PowerProfile, Term, load_profile
+from .published import PLATFORMS, PROFILES, WARNING, Operation
 from .synops import SynopReport
-
-Group = Literal["processor", "sensor", "io"]
-
-_NOTEBOOK = (
-    "idle reading of one speck2fdevkit, sinabs power monitoring notebook; "
-    "band: offset error of up to 50 uW per rail, Speck dev kit datasheet v1.0"
-)
-_PAPER = "Yao et al., Nature Communications 15:4464 (2024), table 1"
-_OFFSET_W = 50e-6
-
-# Source: _PAPER. DVS Gesture, vanilla SNN: 9.5 mW in all, 0.42 mW of it at rest, 1.0e6 spikes in a window of 540 ms;
-# the gait rows reach 7.6 nJ per spike by the same arithmetic. A spike of that net reaches at most 32 features x 3 x 3.
-_GESTURE_J_PER_SPIKE = (9.5e-3 - 0.42e-3) * 0.54 / 1.0e6
-_LARGEST_J_PER_SPIKE = 7.6e-9
-_NOMINAL_FAN_OUT = 32 * 3 * 3
-
-
-@dataclasses.dataclass(frozen=True)
-class Coefficient:
-    """A number of the energy model with its band and its source."""
-
-    name: str
-    low: float
-    mid: float
-    high: float
-    unit: str
-    source: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,7 +30,7 @@ class PowerEstimate:
     """Estimated power while recordings like those of the report stream through the chip, in watts.
 
     An estimate, never a measurement: three figures, the coefficients they rest on, and where those come from.
-    Law: ``low_w <= mid_w <= high_w``; ``mid_w`` is the sum of the rails. The bands of the rails together are wider
+    Law: ``low_w <= mid_w <= high_w``; ``mid_w`` is the sum of the rails. The bands of the rails together may be wider
     than the band of the total, because the same dynamic energy may lie on either of two rails.
     """
 
@@ -73,90 +50,119 @@ class PowerEstimate:
 
 
 @dataclasses.dataclass(frozen=True)
-class PowerProfile:
-    """The coefficients of one chip."""
+class PlatformEnergy:
+    """What the operations of one recording would cost by another platform's published figure, in joules.
 
-    name: str
-    rest: tuple[tuple[str, Group, Coefficient], ...]
-    synop_j: Coefficient
-    ram_share: Coefficient
-
-
-def _rest(name: str, mid_w: float) -> Coefficient:
-    return Coefficient(f"rest of rail {name}", max(mid_w - _OFFSET_W, 0.0), mid_w, mid_w + _OFFSET_W, "W", _NOTEBOOK)
-
-
-SPECK2F = PowerProfile(
-    name="speck2f",
-    rest=(
-        ("io", "io", _rest("io", 61.7e-6)),
-        ("ram", "processor", _rest("ram", 51.7e-6)),
-        ("logic", "processor", _rest("logic", 367.0e-6)),
-        ("pixel digital", "sensor", _rest("pixel digital", 78.9e-6)),
-        ("pixel analog", "sensor", _rest("pixel analog", 610.9e-6)),
-    ),
-    synop_j=Coefficient(
-        "energy of a synop, spikes and their routing included",
-        10e-12,
-        _GESTURE_J_PER_SPIKE / _NOMINAL_FAN_OUT,
-        _LARGEST_J_PER_SPIKE / (_NOMINAL_FAN_OUT / 2),
-        "J",
-        f"derived from {_PAPER}: (9.5 - 0.42) mW x 0.54 s / 1.0e6 spikes / 288 synops per spike; "
-        "low: 10 pJ, the planning value of sinabs 0.3.0; "
-        "high: derived, 7.6 nJ per spike (gait, same table) at an assumed half of 288 synops per spike",
-    ),
-    ram_share=Coefficient(
-        "share of the dynamic power on rail ram, the rest on logic",
-        0.3,
-        0.5,
-        0.7,
-        "1",
-        "assumed: no per-rail figure under load is published",
-    ),
-)
-
-PROFILES = {profile.name: profile for profile in (SPECK2F,)}
-
-
-def estimate_power(report: SynopReport, profile: str = "speck2f", *, slow_clock_hz: float = 0.0) -> PowerEstimate:
-    """Return the estimated power: the rest of each rail, plus energy per synop times synops per second.
-
-    A leak tick counts as one synop for every neuron that has a bias.
-    Units: ``slow_clock_hz`` in leak ticks per second.
-    Raises: InputError for an unknown profile or a report over no time.
+    ``warning`` says why such a figure compares orders of magnitude at best.
     """
-    if profile not in PROFILES:
-        raise InputError(f"power profile '{profile}': expected one of {', '.join(PROFILES)}. Try speck2f.")
+
+    platform: str
+    operation: Operation
+    n_operations: float
+    low_j: float
+    mid_j: float
+    high_j: float
+    source: str
+    warning: str = WARNING
+
+
+def find_profile(name: str | Path) -> PowerProfile:
+    """Return the profile of that name, or the one in the file where the name ends in ``.json``.
+
+    Raises: InputError for an unknown name; PowerFileError for a file that is no profile.
+    """
+    if str(name).endswith(".json"):
+        return load_profile(name)
+    if str(name) not in PROFILES:
+        raise InputError(
+            f"power profile '{name}': expected one of {', '.join(PROFILES)}, or a .json file. Try speck2f."
+        )
+    return PROFILES[str(name)]
+
+
+def event_rates(report: SynopReport, *, slow_clock_hz: float = 0.0) -> dict[Kind, float | None]:
+    """Return how often each kind of event happens per second; None where the report does not say.
+
+    Units: events per second; ``slow_clock_hz`` in leak ticks per second, each updates every neuron that has a bias.
+    """
+    return {
+        "synops": report.synops_per_s,
+        "routed": report.routed_per_s,
+        "input": report.input_events_per_s,
+        "leak": slow_clock_hz * sum(layer.n_leaking for layer in report.layers),
+    }
+
+
+def estimate_power(
+    report: SynopReport, profile: str | PowerProfile = "speck2f", *, slow_clock_hz: float = 0.0
+) -> PowerEstimate:
+    """Return the estimated power: the rest of each rail, plus the energy of each kind of event times its rate.
+
+    ``profile`` is a profile, or the name of one that comes with the package.
+    Units: ``slow_clock_hz`` in leak ticks per second.
+    Raises: InputError for an unknown profile, a report over no time, or a profile that charges for a kind of event
+    that the report does not count.
+    """
+    chip = profile if isinstance(profile, PowerProfile) else find_profile(profile)
     if not (math.isfinite(slow_clock_hz) and slow_clock_hz >= 0):
         raise InputError(f"power: expected a slow clock of 0 ticks per second or more, found {slow_clock_hz}. Try 0.")
     if report.window_s <= 0:
         raise InputError(
             "power: expected synops over a time window, found a window of 0 s. Try a recording of some length."
         )
-    chip = PROFILES[profile]
-    updates_per_s = report.synops_per_s + slow_clock_hz * sum(layer.n_leaking for layer in report.layers)
-    low, mid, high = (updates_per_s * joule for joule in (chip.synop_j.low, chip.synop_j.mid, chip.synop_j.high))
+    rates = event_rates(report, slow_clock_hz=slow_clock_hz)
+    draws = [(term, _draw(term, rates, chip.name)) for term in chip.terms]
+    rests = [(rail.rest.low, rail.rest.mid, rail.rest.high) for rail in chip.rails]
+    dynamic = _sum(draw for _, draw in draws)
+    total = _sum([*rests, dynamic])
     rails = []
-    for name, group, rest in chip.rest:
-        share = _dynamic_share(name, chip.ram_share)
-        bands = (rest.low + share[0] * low, rest.mid + share[1] * mid, rest.high + share[2] * high)
-        rails.append(RailPower(name, group, *bands))
-    return PowerEstimate(
-        profile=profile,
-        low_w=sum(rest.low for _, _, rest in chip.rest) + low,
-        mid_w=sum(rest.mid for _, _, rest in chip.rest) + mid,
-        high_w=sum(rest.high for _, _, rest in chip.rest) + high,
-        dynamic_low_w=low,
-        dynamic_mid_w=mid,
-        dynamic_high_w=high,
-        rails=tuple(rails),
-        coefficients=(*(rest for _, _, rest in chip.rest), chip.synop_j, chip.ram_share),
-    )
+    for rail, rest in zip(chip.rails, rests, strict=True):
+        parts = (
+            (low * share.share.low, mid * share.share.mid, high * share.share.high)
+            for term, (low, mid, high) in draws
+            for share in term.shares
+            if share.rail == rail.name
+        )
+        rails.append(RailPower(rail.name, rail.group, *_sum([rest, *parts])))
+    return PowerEstimate(chip.name, *total, *dynamic, rails=tuple(rails), coefficients=_coefficients(chip))
 
 
-def _dynamic_share(rail: str, ram: Coefficient) -> tuple[float, float, float]:
-    if rail == "ram":
-        return ram.low, ram.mid, ram.high
-    if rail == "logic":
-        return 1 - ram.high, 1 - ram.mid, 1 - ram.low
-    return 0.0, 0.0, 0.0
+def compare_platforms(report: SynopReport) -> tuple[PlatformEnergy, ...]:
+    """Return what one recording of the report would cost on other platforms, by their published figures.
+
+    A synop is an accumulation (AC); multiply-accumulates (MAC) are those of one frame through the CNN, left out where
+    the report does not know them.
+    """
+    n_synops = report.total / max(report.n_samples, 1)
+    counts: dict[Operation, float | None] = {"synop": n_synops, "AC": n_synops, "MAC": report.n_macs}
+    rows = []
+    for platform in PLATFORMS:
+        n, joule = counts[platform.operation], platform.energy
+        if n is not None:
+            band = n * joule.low, n * joule.mid, n * joule.high
+            rows.append(PlatformEnergy(platform.name, platform.operation, n, *band, source=joule.source))
+    return tuple(rows)
+
+
+def _draw(term: Term, rates: dict[Kind, float | None], profile: str) -> tuple[float, float, float]:
+    rate, energy = rates[term.kind], term.energy
+    if rate is None:
+        if energy.high > 0:
+            raise InputError(
+                f"power profile '{profile}': charges for '{energy.name}', which the report does not count. "
+                "Try count_synops on a trace."
+            )
+        rate = 0.0
+    return rate * energy.low, rate * energy.mid, rate * energy.high
+
+
+def _sum(bands: Iterable[tuple[float, float, float]]) -> tuple[float, float, float]:
+    low, mid, high = (math.fsum(column) for column in zip(*bands, strict=True))
+    return low, mid, high
+
+
+def _coefficients(profile: PowerProfile) -> tuple[Coefficient, ...]:
+    """Return what the estimate rests on; a share that is all of one rail says nothing and is left out."""
+    energies = (term.energy for term in profile.terms)
+    shares = (share.share for term in profile.terms for share in term.shares if share.share.low < 1)
+    return tuple(dict.fromkeys((*(rail.rest for rail in profile.rails), *energies, *shares)))

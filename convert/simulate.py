@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from spikeport.models.events import Events
 
 from .errors import InputError, InvalidNetError
-from .geometry import pooled
+from .geometry import Pair, pooled
 from .types import INPUT, SpikingLayer, SpikingNet, Trace
 
 if TYPE_CHECKING:
@@ -27,12 +27,16 @@ _CELLS = 50_000_000
 _MAX_CELLS = 500_000_000
 """Neuron steps of one recording: 2 GB for each copy of a layer's spikes."""
 
+_SUFFIXES = ("_upsample", "_spike", "_pool")
+"""Of the modules that stand beside a layer's convolution."""
+
 
 def to_sinabs(net: SpikingNet, *, batch_size: int = 1) -> nn.Sequential:
     """Return the net as plain sinabs layers, so that users stay in their ecosystem.
 
     Shapes: takes and returns ``[batch_size * T, C, H, W]``, as sinabs' squeezing layers do.
-    Law: gives the output spikes of ``simulate``.
+    Law: gives the output spikes of ``simulate``. Potentials start at ``v_init`` once: sinabs keeps them from one call
+    to the next, and its ``reset_states`` sets them to zero.
     Raises: InvalidNetError for a net with branches, which is no ``nn.Sequential``.
     """
     import sinabs.layers as sl
@@ -44,12 +48,16 @@ def to_sinabs(net: SpikingNet, *, batch_size: int = 1) -> nn.Sequential:
     for index, layer in enumerate(net.layers):
         (before,) = net.incoming(index)
         (after,) = net.outgoing(index)
-        safe = layer.name.replace(".", "_")
-        safe = f"{safe}_{index}" if safe in modules else safe
         if before.source == INPUT and before.pool != (1, 1):
             modules["input_pool"] = sl.SumPool2d(before.pool)
+        safe = layer.name.replace(".", "_")
+        while modules.keys() & {f"{safe}{suffix}" for suffix in ("", *_SUFFIXES)}:
+            safe = f"{safe}_{index}"
+        if layer.upsample != (1, 1):
+            modules[f"{safe}_upsample"] = _upsampling(layer)
         modules[safe] = _convolution(layer)
-        modules[f"{safe}_spike"] = sl.IAFSqueeze(batch_size=batch_size, **_iaf_settings(layer))
+        neurons = modules[f"{safe}_spike"] = sl.IAFSqueeze(batch_size=batch_size, **_iaf_settings(layer))
+        _start(neurons, layer, batch_size)
         if after.pool != (1, 1):
             modules[f"{safe}_pool"] = sl.SumPool2d(after.pool)
     return nn.Sequential(collections.OrderedDict(modules))
@@ -61,7 +69,8 @@ def simulate(
     """Return what ``net`` does with a raster, in fixed time steps.
 
     In each step a layer adds the weighted spikes and its bias to the potential, emits as many spikes as whole
-    thresholds fit, and keeps the rest, not below ``v_min``. The chip works event by event; see the emulator for that.
+    thresholds fit, and keeps the rest, not below ``v_min``; each recording starts at ``v_init``. The chip works event
+    by event; see the emulator for that.
     Shapes: ``raster`` is ``[T, C, H, W]`` or ``[T, B, C, H, W]``; ``record="all"`` keeps all layers' spikes over time.
     Units: ``dt_us`` is the length of a step; it only labels the trace.
     Raises: InputError where the raster does not match the net's input.
@@ -128,6 +137,7 @@ def _simulate_part(net: SpikingNet, batch: NDArray[Any], dt_us: int, keep_spikes
     for index, layer in enumerate(net.layers):
         current = _convolved(layer, _arriving(net, index, live))
         neurons = sl.IAF(**_iaf_settings(layer))
+        _start(neurons, layer, len(given))
         spikes = neurons(current)
         live[index] = spikes
         counts.append(spikes.sum(1).round().long().numpy())
@@ -196,16 +206,55 @@ def _convolved(layer: SpikingLayer, spikes: torch.Tensor) -> torch.Tensor:
     batch, steps = spikes.shape[:2]
     bias = None if layer.bias is None else torch.from_numpy(layer.bias.copy())
     weight = torch.from_numpy(layer.weight.copy())
-    current = F.conv2d(spikes.flatten(0, 1), weight, bias, layer.stride, layer.padding)
+    flat = _spread(spikes.flatten(0, 1), layer.upsample)
+    current = F.conv2d(flat, weight, bias, layer.stride, layer.padding, layer.dilation, layer.groups)
     return current.reshape(batch, steps, *current.shape[1:])
+
+
+def _spread(maps: torch.Tensor, upsample: Pair) -> torch.Tensor:
+    """Return maps ``[N, C, H, W]`` with zeros between their pixels."""
+    if upsample == (1, 1):
+        return maps
+    height, width = ((edge - 1) * up + 1 for edge, up in zip(maps.shape[2:], upsample, strict=True))
+    wide = maps.new_zeros(*maps.shape[:2], height, width)
+    wide[:, :, :: upsample[0], :: upsample[1]] = maps
+    return wide
+
+
+def _upsampling(layer: SpikingLayer) -> nn.ConvTranspose2d:
+    """Return ``_spread`` as a plain torch layer: each pixel alone, to a place ``upsample`` away from the next."""
+    import torch
+    from torch import nn
+
+    channels = layer.in_shape[0]
+    spread = nn.ConvTranspose2d(channels, channels, 1, layer.upsample, groups=channels, bias=False)
+    torch.nn.init.ones_(spread.weight)
+    return spread.requires_grad_(False)
+
+
+def _start(neurons: Any, layer: SpikingLayer, n_samples: int) -> None:
+    """Set the potentials of sinabs neurons to those before the first event."""
+    import torch
+
+    if layer.v_init is not None:
+        neurons.init_state_with_shape((n_samples, *layer.out_shape))
+        neurons.v_mem.copy_(torch.from_numpy(layer.v_init.copy()))
 
 
 def _convolution(layer: SpikingLayer) -> nn.Conv2d:
     import torch
     from torch import nn
 
-    features, channels, ky, kx = layer.weight.shape
-    conv = nn.Conv2d(channels, features, (ky, kx), layer.stride, layer.padding, bias=layer.bias is not None)
+    conv = nn.Conv2d(
+        in_channels=layer.in_shape[0],
+        out_channels=layer.out_shape[0],
+        kernel_size=layer.window.kernel,
+        stride=layer.stride,
+        padding=layer.padding,
+        dilation=layer.dilation,
+        groups=layer.groups,
+        bias=layer.bias is not None,
+    )
     with torch.no_grad():
         conv.weight.copy_(torch.from_numpy(layer.weight.copy()))
         if conv.bias is not None and layer.bias is not None:

@@ -1,9 +1,9 @@
-"""SpikingNet to one file and back: tensors ``layer<i>/weight`` and ``layer<i>/bias``, the rest JSON in the header."""
+"""SpikingNet to one file and back: tensors ``layer<i>/weight``, ``/bias`` and ``/v_init``, the rest JSON."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,15 @@ from spikeport.models.errors import TensorFileError
 from spikeport.models.tensorfile import pack, unpack
 
 from .errors import InvalidNetError, NetFileError
+from .geometry import Pair, Shape3
 from .types import Edge, SpikingLayer, SpikingNet
 
-FORMAT = 1
+FORMAT = 2
+"""Version of the file. 2 added dilation, upsample, groups and ``v_init``; files of version 1 are read."""
 
-_LAYER_FIELDS = {"name", "stride", "padding", "threshold", "v_min", "in_shape", "out_shape"}
+_FIELDS_1 = {"name", "stride", "padding", "threshold", "v_min", "in_shape", "out_shape"}
+_FIELDS_2 = {*_FIELDS_1, "dilation", "upsample", "groups"}
+_PLAIN = {"dilation": [1, 1], "upsample": [1, 1], "groups": 1}
 _EDGE_FIELDS = {"source", "target", "pool", "feature_shift"}
 
 
@@ -30,12 +34,11 @@ def net_bytes(net: SpikingNet, notes: Mapping[str, Any] | None = None) -> bytes:
     """
     tensors: dict[str, NDArray[Any]] = {}
     for index, layer in enumerate(net.layers):
-        tensors[f"layer{index}/weight"] = layer.weight
-        if layer.bias is not None:
-            tensors[f"layer{index}/bias"] = layer.bias
+        parts = {"weight": layer.weight, "bias": layer.bias, "v_init": layer.v_init}
+        tensors |= {f"layer{index}/{name}": part for name, part in parts.items() if part is not None}
     header = {
         "input_shape": net.input_shape,
-        "layers": [{key: getattr(layer, key) for key in _LAYER_FIELDS} for layer in net.layers],
+        "layers": [{key: getattr(layer, key) for key in _FIELDS_2} for layer in net.layers],
         "edges": [{key: getattr(edge, key) for key in _EDGE_FIELDS} for edge in net.edges],
         "notes": dict(notes or {}),
     }
@@ -67,58 +70,65 @@ def load_net_with_notes(path: str | Path) -> tuple[SpikingNet, dict[str, Any]]:
     """Return the net and the notes in the file at ``path``; raises as ``load_net``."""
     name = Path(path).name
     try:
-        header, tensors = unpack(path, kind="net", versions=(FORMAT,))
+        header, tensors = unpack(path, kind="net", versions=(1, FORMAT))
     except TensorFileError as cause:
         raise NetFileError(str(cause)) from cause
     try:
-        layers = tuple(_layer(index, entry, tensors) for index, entry in enumerate(_list(header, "layers")))
+        entries = _list(header, "layers")
+        if header["format"] == 1:
+            _refuse_surplus({name for name in tensors if name.endswith("/v_init")})
+            entries = [{**_PLAIN, **_fields(entry, _FIELDS_1, f"layer{i}")} for i, entry in enumerate(entries)]
+        layers = tuple(_layer(index, entry, tensors) for index, entry in enumerate(entries))
         edges = tuple(_edge(entry) for entry in _list(header, "edges"))
-        shape = _ints(header.get("input_shape"), 3)
+        shape = _triple(header.get("input_shape"))
         notes = header.get("notes")
-        if tensors:
-            raise ValueError(f"tensors that belong to no layer: {', '.join(sorted(tensors))}")
+        _refuse_surplus(tensors)
         if not isinstance(notes, dict):
             raise ValueError(f"notes: expected an object, found {type(notes).__name__}")
-        return SpikingNet(layers, edges, (shape[0], shape[1], shape[2])), notes
+        return SpikingNet(layers, edges, shape), notes
     except InvalidNetError as cause:
         raise NetFileError(f"{name}: {cause}") from cause
     except ValueError as cause:
         raise NetFileError(f"{name}: {cause}. Try writing the net again.") from cause
 
 
+def _refuse_surplus(tensors: Collection[str]) -> None:
+    if tensors:
+        raise ValueError(f"tensors that belong to no layer: {', '.join(sorted(tensors))}")
+
+
 def _layer(index: int, entry: object, tensors: dict[str, NDArray[Any]]) -> SpikingLayer:
     where = f"layer{index}"
-    fields = _fields(entry, _LAYER_FIELDS, where)
-    weight = tensors.pop(f"{where}/weight", None)
-    if weight is None or weight.dtype != np.float32:
-        raise ValueError(
-            f"{where}/weight: expected a float32 tensor, found {'none' if weight is None else weight.dtype}"
-        )
-    bias = tensors.pop(f"{where}/bias", None)
-    if bias is not None and bias.dtype != np.float32:
-        raise ValueError(f"{where}/bias: expected a float32 tensor, found {bias.dtype}")
+    fields = _fields(entry, _FIELDS_2, where)
+    weight, bias, v_init = (tensors.pop(f"{where}/{name}", None) for name in ("weight", "bias", "v_init"))
+    if weight is None:
+        raise ValueError(f"{where}/weight: expected a float32 tensor, found none")
+    for name, tensor in (("weight", weight), ("bias", bias), ("v_init", v_init)):
+        if tensor is not None and tensor.dtype != np.float32:
+            raise ValueError(f"{where}/{name}: expected a float32 tensor, found {tensor.dtype}")
     if not isinstance(fields["name"], str):
         raise ValueError(f"{where}: name: expected text, found {fields['name']!r}")
-    in_shape, out_shape = _ints(fields["in_shape"], 3), _ints(fields["out_shape"], 3)
-    stride, padding = _ints(fields["stride"], 2), _ints(fields["padding"], 2)
     return SpikingLayer(
         name=fields["name"],
         weight=weight,
         bias=bias,
-        stride=(stride[0], stride[1]),
-        padding=(padding[0], padding[1]),
+        stride=_pair(fields["stride"]),
+        padding=_pair(fields["padding"]),
         threshold=_number(fields["threshold"]),
         v_min=None if fields["v_min"] is None else _number(fields["v_min"]),
-        in_shape=(in_shape[0], in_shape[1], in_shape[2]),
-        out_shape=(out_shape[0], out_shape[1], out_shape[2]),
+        in_shape=_triple(fields["in_shape"]),
+        out_shape=_triple(fields["out_shape"]),
+        dilation=_pair(fields["dilation"]),
+        upsample=_pair(fields["upsample"]),
+        groups=_ints([fields["groups"]], 1)[0],
+        v_init=v_init,
     )
 
 
 def _edge(entry: object) -> Edge:
     fields = _fields(entry, _EDGE_FIELDS, "edge")
-    pool = _ints(fields["pool"], 2)
     target = None if fields["target"] is None else _ints([fields["target"]], 1)[0]
-    return Edge(_ints([fields["source"]], 1)[0], target, (pool[0], pool[1]), _ints([fields["feature_shift"]], 1)[0])
+    return Edge(_ints([fields["source"]], 1)[0], target, _pair(fields["pool"]), _ints([fields["feature_shift"]], 1)[0])
 
 
 def _list(header: dict[str, Any], key: str) -> list[Any]:
@@ -139,6 +149,16 @@ def _ints(value: object, length: int) -> tuple[int, ...]:
     if isinstance(value, list) and len(value) == length and all(type(item) is int for item in value):
         return tuple(value)
     raise ValueError(f"expected {length} whole numbers, found {value!r:.60}")
+
+
+def _pair(value: object) -> Pair:
+    y, x = _ints(value, 2)
+    return y, x
+
+
+def _triple(value: object) -> Shape3:
+    channels, height, width = _ints(value, 3)
+    return channels, height, width
 
 
 def _number(value: object) -> float:

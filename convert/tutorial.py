@@ -5,9 +5,13 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from .errors import InputError
+from .geometry import Pair, out_shape, pooled
 from .synops import SynopReport, count_synops
-from .types import INPUT, SpikingNet, Trace
+from .types import INPUT, SpikingLayer, SpikingNet, Trace, chain
 
 JOULE_PER_SYNOP_TEXT = 10e-12
 """What the tutorial's text says: 10 pJ."""
@@ -110,6 +114,47 @@ def tutorial_table(net: SpikingNet, trace: Trace, *, n_input: int = 0) -> Tutori
         power_mw_as_written=per_s * JOULE_PER_SYNOP_TEXT * 1e3,
         notes=_notes(net, trace, tuple(rows), report, n_input),
     )
+
+
+def printed_run() -> tuple[SpikingNet, Trace]:
+    """Return the tutorial's CNN and a trace with the spikes that its printed table shows, for ``tutorial_table``.
+
+    Only the counts are known: each layer's spikes are put on the middle of its map, the weights and the spikes of the
+    last layer are 0. So the table's own columns are those printed, while the exact counts are of that one place.
+    Source: the tutorial's table: 521 bins of 10 ms, 791,398, 749,759, 234,082 and 14,567 spikes behind the layers.
+    """
+    layers: list[SpikingLayer] = []
+    counts: list[NDArray[np.int64]] = []
+    shape = (1, 64, 64)
+    pools: list[Pair] = [(1, 1)]
+    for name, features, pool, n_spikes in _PRINTED:
+        kernel = shape[1:] if name.startswith("linear") else (3, 3)
+        weight = np.zeros((features, shape[0], *kernel), np.float32)
+        map_shape = out_shape(shape, weight.shape, (1, 1), (0, 0))
+        layers.append(SpikingLayer(name, weight, None, (1, 1), (0, 0), 1.0, -1.0, shape, map_shape))
+        counts.append(np.zeros((1, *map_shape), np.int64))
+        counts[-1][0, 0, map_shape[1] // 2, map_shape[2] // 2] = n_spikes
+        pools.append((pool, pool))
+        shape = pooled(map_shape, (pool, pool))
+    trace = Trace(
+        input_counts=np.zeros((1, 1, 64, 64)),
+        counts=tuple(counts),
+        output=np.zeros((521, 1, shape[0]), np.int64),
+        output_states=np.zeros((1, shape[0]), np.float32),
+        states=tuple(np.zeros(count.shape, np.float32) for count in counts),
+        spikes=None,
+        dt_us=10_000,
+    )
+    return chain(tuple(layers), tuple(pools), (1, 64, 64)), trace
+
+
+_PRINTED = (
+    ("conv1", 8, 2, 791_398),
+    ("conv2", 32, 2, 749_759),
+    ("conv3", 16, 2, 234_082),
+    ("linear1", 32, 1, 14_567),
+    ("linear2", 10, 1, 0),
+)
 
 
 def _row(name: str, fan_out: int, n_in: int, n_out: int, trace: Trace, exact: int | None) -> TutorialRow:

@@ -7,10 +7,11 @@ from collections.abc import Iterator
 import numpy as np
 
 from spikeport.convert.geometry import Pair
+from spikeport.convert.grid import to_integers
 from spikeport.convert.types import INPUT, SpikingLayer, SpikingNet
 
+from .budget import count_words
 from .chips import Chip
-from .discretize import to_integers
 from .place import Placement
 from .rules import report
 from .types import IntegerLayer, IntegerNet, Violation
@@ -20,8 +21,9 @@ def advise(net: SpikingNet, integers: IntegerNet, placement: Placement, chip: Ch
     """Return one warning for each thing that the chip does differently, edge by edge, then layer by layer.
 
     They are odd maps in front of a pool, a pool in front of the output, input channels that no camera event has;
-    weights above the threshold, weights that became zero, biases, a ``v_min`` that became -1; biases on cores with the
-    leak erratum, and cores that do not keep the order of spikes.
+    kernels that are stored with zeros; weights above the threshold, weights that became zero, biases, a ``v_min`` that
+    became -1, initial potentials that are clipped; biases on cores with the leak erratum, and cores that do not keep
+    the order of spikes.
     """
     found = list(_input_channels(net, chip))
     for edge in net.edges:
@@ -31,7 +33,9 @@ def advise(net: SpikingNet, integers: IntegerNet, placement: Placement, chip: Ch
             found.append(_output_pool(source, edge.pool))
     found += _zeroed(net, integers)
     for index, (layer, integer) in enumerate(zip(net.layers, integers.layers, strict=True)):
+        found += _dense(layer)
         found += _numbers(layer, integer)
+        found += _start(layer, integer)
         if placement.cores is not None:
             found += _core(integer, placement.cores[index], chip)
     return tuple(dict.fromkeys(found))
@@ -100,6 +104,30 @@ def _zeroed(net: SpikingNet, integers: IntegerNet) -> Iterator[Violation]:
         )
 
 
+def _dense(layer: SpikingLayer) -> Iterator[Violation]:
+    budget = count_words(layer)
+    (ky, kx), (dense_y, dense_x) = layer.window.kernel, budget.kernel
+    kinds, instead = [], []
+    if layer.groups > 1:
+        kinds.append(f"grouped convolution of {layer.groups} groups")
+        instead.append("one group")
+    if (ky, kx) != budget.kernel:
+        kinds.append(f"dilated kernel of {ky}x{kx} over {dense_y}x{dense_x}")
+        instead.append(f"a kernel of {dense_y}x{dense_x}")
+    if kinds:
+        yield report(
+            layer.name,
+            "dense kernel",
+            found=(
+                f"{' with a '.join(kinds)} stored dense: {budget.dense_kernel_words:,} words, "
+                f"{budget.useful_kernel_words:,} useful"
+            ),
+            limit="one group and no dilation",
+            why="The chip stores and visits those zeros: they count as synops, and let a surplus fire",
+            fix=f"{' and '.join(instead)}, which costs the chip no more",
+        )
+
+
 def _numbers(layer: SpikingLayer, integer: IntegerLayer) -> Iterator[Violation]:
     largest, threshold = int(integer.weight.max()), integer.threshold_high
     if largest > threshold:
@@ -128,6 +156,22 @@ def _numbers(layer: SpikingLayer, integer: IntegerLayer) -> Iterator[Violation]:
             limit="-1 or less as integer",
             why=f"The register cannot hold 0, so it becomes -1, which stands for {-1 / integer.scale:.3g}",
             fix="a lower v_min",
+        )
+
+
+def _start(layer: SpikingLayer, integer: IntegerLayer) -> Iterator[Violation]:
+    if layer.v_init is None:
+        return
+    lowest = integer.threshold_low / integer.scale if layer.v_min is None else layer.v_min
+    n_outside = int(((layer.v_init < lowest) | (layer.v_init >= layer.threshold)).sum())
+    if n_outside:
+        yield report(
+            layer.name,
+            "initial state",
+            found=f"{n_outside} of {layer.v_init.size} potentials outside",
+            limit=f"{lowest:.3g} or more and less than the threshold, {layer.threshold:.3g}",
+            why="They are clipped: a neuron that starts at its threshold would only fire when it is visited",
+            fix="initial potentials within these bounds",
         )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from spikeport.convert.geometry import Pair
+from spikeport.convert.kernels import dense_kernel
 from spikeport.convert.types import INPUT, Edge
 
 from .errors import InvalidProgramError, MonitorError
@@ -21,9 +22,10 @@ def assemble(
     """Return the program: what each core is loaded with, in network order, and how spikes go from one to the next.
 
     ``monitor`` names the layers whose spikes leave the chip; None means those of the output, 'all' means all.
-    Law: each edge of the net becomes one destination (None behind the output) with its pool and shift, or an entry.
+    Law: each edge of the net becomes one destination (None behind the output) with its pool and shift, or an entry;
+    groups and dilation become zeros in the weights.
     Raises: MonitorError for names that the net does not have; InvalidProgramError where the layers have no placement,
-    or an edge asks for something that the chip has no word for, which ``plan`` reports in full.
+    or a layer or an edge asks for something that the chip has no word for, which ``plan`` reports in full.
     """
     cores = placement.cores
     if cores is None or len(cores) != len(net.layers):
@@ -33,12 +35,17 @@ def assemble(
     monitored = check_monitor(net, monitor)
     programs = []
     for index, layer in enumerate(net.layers):
+        if layer.upsample != (1, 1):
+            up = "x".join(map(str, layer.upsample))
+            raise InvalidProgramError(
+                f"layer '{layer.name}': upsample: expected 1x1, found {up}: the chip cannot upsample. Try plan(net)."
+            )
         routes = (edge for edge in net.edges if edge.source == index)
         programs.append(
             CoreProgram(
                 core=cores[index],
                 name=layer.name,
-                weight=layer.weight,
+                weight=dense_kernel(layer.weight, dilation=layer.dilation, groups=layer.groups),
                 bias=layer.bias,
                 threshold_high=layer.threshold_high,
                 threshold_low=layer.threshold_low,

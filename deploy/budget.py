@@ -18,9 +18,10 @@ class Budget:
     """The words of memory that one layer occupies.
 
     Addresses are made of bit fields, so each field but the outermost occupies a power of two, ``P(n)``, of words;
-    ``useful_*`` counts the parameters and neurons that are really there.
+    ``useful_*`` counts the parameters and neurons that are really there. A kernel lies dense in memory, with zeros
+    between dilated taps and across groups.
 
-    Shapes: ``kernel`` and ``out_map`` are ``(y, x)``, ``out_map`` before pooling.
+    Shapes: ``kernel`` (dense) and ``out_map`` (before pooling) are ``(y, x)``.
     Law: ``n * 2**a <= 2**b`` exactly when ``P(n) * 2**a <= 2**b``, so the outermost field may be counted plain:
     memories are powers of two, and the answer to "does it fit" is the same.
     Source: ``c * P(ky * kx) * P(f)`` and ``f * P(fy) * P(fx)``: sinabs 3.1.3, Speck Dev Kit datasheet.
@@ -32,6 +33,8 @@ class Budget:
     kernel: Pair
     out_map: Pair
     has_bias: bool
+    groups: int = 1
+    dilation: Pair = (1, 1)
 
     @property
     def kernel_words(self) -> int:
@@ -49,9 +52,15 @@ class Budget:
         return self.features if self.has_bias else 0
 
     @property
+    def dense_kernel_words(self) -> int:
+        """Number of weights with the zeros between taps and across groups."""
+        return self.in_features * self.kernel[0] * self.kernel[1] * self.features
+
+    @property
     def useful_kernel_words(self) -> int:
         """Number of weights."""
-        return self.in_features * self.kernel[0] * self.kernel[1] * self.features
+        taps_y, taps_x = ((edge - 1) // step + 1 for edge, step in zip(self.kernel, self.dilation, strict=True))
+        return self.in_features // self.groups * taps_y * taps_x * self.features
 
     @property
     def useful_neuron_words(self) -> int:
@@ -73,9 +82,19 @@ class Budget:
 
 def count_words(layer: Layer) -> Budget:
     """Return the memory that a layer needs."""
-    features, in_features, ky, kx = layer.weight.shape
-    _, fy, fx = layer.out_shape
-    return Budget(layer.name, in_features, features, (ky, kx), (fy, fx), layer.bias is not None)
+    features, fy, fx = layer.out_shape
+    window = layer.window
+    ky, kx = ((edge - 1) * step + 1 for edge, step in zip(window.kernel, window.dilation, strict=True))
+    return Budget(
+        layer=layer.name,
+        in_features=layer.in_shape[0],
+        features=features,
+        kernel=(ky, kx),
+        out_map=(fy, fx),
+        has_bias=layer.bias is not None,
+        groups=1 if isinstance(layer, CoreProgram) else layer.groups,
+        dilation=window.dilation,
+    )
 
 
 def fits(budget: Budget, core: Core) -> bool:

@@ -1,5 +1,6 @@
 """The chips as tables: every number of the hardware that the project uses stands here, with its source beside it.
 
+Only the bits of its numbers stand in ``spikeport.convert.grid``, because training rounds to them too.
 Sources: ``SIN`` the chip tables and checks of sinabs 3.1.3; ``SAM`` the documentation of samna 0.48; ``DK`` Speck Dev
 Kit datasheet v1.0 (August 2023); ``DS`` Speck2e/2et/2f datasheet v1.02. Several tags: the sources agree.
 """
@@ -34,14 +35,8 @@ class Core:
 
 @dataclasses.dataclass(frozen=True)
 class Numbers:
-    """The number formats of a core, and the bits that the vendor library's discretization fits each value into.
+    """The inclusive ranges that the threshold registers of a core can hold."""
 
-    ``threshold_high`` and ``threshold_low`` are the inclusive ranges that the registers can hold.
-    """
-
-    weight_bits: int
-    bias_bits: int
-    state_bits: int
     threshold_high: Range
     threshold_low: Range
 
@@ -82,9 +77,6 @@ class Chip:
 KI = 1024
 
 NUMBERS = Numbers(
-    weight_bits=8,  # SAM, DS: signed 8 bit
-    bias_bits=8,  # SIN: its discretization fits biases into 8 of the 16 bits that the chip has
-    state_bits=16,  # SAM, DS: neuron states and thresholds are signed 16 bit
     threshold_high=(1, 32767),  # SAM: register 0..32767; 0 would fire at each visit of a silent neuron
     threshold_low=(-32768, -1),  # SAM, DK: 0 is not possible
 )

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from spikeport.convert.cli import DryRun, JsonFlag, power_tables, synop_tables
+from spikeport.convert.cli import DryRun, JsonFlag
+from spikeport.convert.tables import power_tables, synop_tables
 from spikeport.models.atomic import check_target
 from spikeport.models.console import emit, end_dry_run, hint, say, table
 

@@ -100,7 +100,8 @@ def stack_rasters(recordings: Sequence[Events], dt_us: int, *, merge_polarity: b
 def count_traffic(program: Program, recordings: Sequence[Recording], *, window_s: float) -> SynopReport:
     """Return the exact synops of a program's cores over recordings of ``window_s`` seconds on average.
 
-    Law: equal to the visits that the emulator counted, core by core.
+    Law: equal to the visits that the emulator counted, core by core, and to ``count_synops`` of the same spikes where
+    no layer is grouped or dilated. The chip visits the zeros that such a layer is stored with, so there it is more.
     """
     layers = []
     for core in program.cores:

@@ -97,8 +97,8 @@ def plan(net: SpikingNet, chip: str = "speck2fdevkit", *, layer_order: LayerOrde
     budgets = tuple(map(count_words, net.layers))
     placement = place(budgets, table, layer_order=layer_order)
     violations: list[Violation] = []
-    for layer, integer in zip(net.layers, integers.layers, strict=True):
-        violations += check_shape(layer, table.limits) + check_thresholds(integer, table.numbers)
+    for layer in integers.layers:
+        violations += check_shape(layer, table.limits) + check_thresholds(layer, table.numbers)
     violations += check_routes(net, table.limits)
     violations += _check_placement(placement, budgets, table)
     cores = placement.cores or (None,) * len(budgets)
@@ -210,12 +210,20 @@ def _misfit(layer: int, given: Placement, auto: Placement, context: tuple[Sequen
 def _smaller(budget: Budget, chip: Chip, *, taken: Sequence[int] = ()) -> str:
     """Return what to change about a layer so that it fits a core not taken: fewer channels where that is enough."""
     cores = [core for core in chip.cores if core.core not in taken]
-    for features in range(min(budget.features - 1, chip.limits.features), 0, -1):
-        fewer = dataclasses.replace(budget, features=features)
-        roomy = [core.core for core in cores if fits(fewer, core)]
+    groups = budget.groups
+    for per_group in range(min(budget.features - 1, chip.limits.features) // groups, 0, -1):
+        features = per_group * groups
+        roomy = [core.core for core in cores if fits(dataclasses.replace(budget, features=features), core)]
         if roomy:
             return f"at most {features} output channels (now {budget.features}), then it fits core {either(roomy)}"
-    if all(dataclasses.replace(budget, features=1).kernel_words > core.kernel_words for core in cores):
+    for n in range(groups - 1, 0, -1):
+        inputs, features = budget.in_features // groups * n, budget.features // groups * n
+        fewer = dataclasses.replace(budget, in_features=inputs, features=features, groups=n)
+        roomy = [core.core for core in cores if fits(fewer, core)]
+        if roomy:
+            what = f"at most {n} groups (now {groups}), with {inputs} input and {features} output channels"
+            return f"{what}, then it fits core {either(roomy)}"
+    if all(dataclasses.replace(budget, features=groups).kernel_words > core.kernel_words for core in cores):
         return "fewer input channels or a smaller kernel"
     return "a smaller output map, by a larger stride or pooling before it"
 

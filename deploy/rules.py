@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from collections.abc import Iterable
 
-from spikeport.convert.geometry import Pair, out_edge
+from spikeport.convert.geometry import Pair
 from spikeport.convert.types import INPUT, SpikingNet
 
 from .budget import Layer, count_words, fits
 from .chips import Chip, Limits, Numbers
-from .types import IntegerLayer, Program, Violation
+from .types import CoreProgram, IntegerLayer, Program, Violation
 
 
 def report(layer: str | None, rule: str, *, found: str, limit: str, fix: str, why: str = "") -> Violation:
@@ -26,10 +27,14 @@ def either(values: Iterable[int]) -> str:
     return f"{', '.join(first)} or {last}" if first else last
 
 
-def check_shape(layer: Layer, limits: Limits) -> list[Violation]:
-    """Return what a core cannot do about kernel, stride, padding, map and feature counts of a layer."""
-    features, in_features, ky, kx = layer.weight.shape
-    _, height, width = layer.out_shape
+def check_shape(layer: IntegerLayer | CoreProgram, limits: Limits) -> list[Violation]:
+    """Return what a core cannot do about kernel, stride, padding, upsampling, map and feature counts of a layer."""
+    in_features, (features, height, width) = layer.in_shape[0], layer.out_shape
+    window, (ky, kx) = layer.window, count_words(layer).kernel
+    is_dilated = window.dilation != (1, 1)
+    size = f"{ky}x{kx}"
+    if is_dilated:
+        size += f" ({_pair(window.kernel)} with a dilation of {_pair(window.dilation)})"
     edge, far = limits.kernel_edge, limits.out_edge
     found = []
 
@@ -38,15 +43,21 @@ def check_shape(layer: Layer, limits: Limits) -> list[Violation]:
 
     if ky != kx:
         square = min(max(ky, kx), edge)
-        add("kernel", f"{ky}x{kx}", "a square kernel", f"a kernel of {square}x{square}")
+        fix = f"a kernel of {square}x{square}" + (" without dilation" if is_dilated else "")
+        add("kernel", size, "a square kernel", fix)
     if max(ky, kx) > edge:
         fix = f"a kernel of at most {edge}x{edge}; a Linear layer's kernel is its input map, so pool more before it"
-        add("kernel size", f"{ky}x{kx}", f"at most {edge}x{edge}", fix)
+        if is_dilated and max(window.kernel) <= edge:
+            fix = f"a dilation of at most {(edge - 1) // (max(window.kernel) - 1)}"
+        add("kernel size", size, f"at most {edge}x{edge}", fix)
     if not set(layer.stride) <= set(limits.strides):
         nearest = "x".join(str(min(limits.strides, key=lambda stride: abs(stride - step))) for step in layer.stride)
         add("stride", _pair(layer.stride), f"{either(limits.strides)} in each direction", f"a stride of {nearest}")
     if max(layer.padding) > limits.padding:
         add("padding", _pair(layer.padding), f"at most {limits.padding}", f"a padding of {limits.padding} or less")
+    if window.upsample != (1, 1):
+        fix = "a Conv2d in place of the ConvTranspose2d; the simulation runs both"
+        add("upsample", _pair(window.upsample), "1x1, because the chip cannot upsample", fix)
     if max(height, width) > far:
         add("output map", f"{height}x{width}", f"at most {far}x{far}", _smaller_map(layer, limits))
     if features > limits.features:
@@ -177,14 +188,10 @@ def _entries(n_entries: int, limits: Limits) -> Violation:
     return report(None, "entry", found=str(n_entries), limit=limit, fix=fix)
 
 
-def _smaller_map(layer: Layer, limits: Limits) -> str:
-    kernel, far = layer.weight.shape[2:], limits.out_edge
+def _smaller_map(layer: IntegerLayer | CoreProgram, limits: Limits) -> str:
     for stride in limits.strides:
-        height, width = (
-            out_edge(size, k, stride, padding)
-            for size, k, padding in zip(layer.in_shape[1:], kernel, layer.padding, strict=True)
-        )
-        if min(height, width) >= 1 and max(height, width) <= far:
+        height, width = dataclasses.replace(layer.window, stride=(stride, stride)).out_size(layer.in_shape[1:])
+        if min(height, width) >= 1 and max(height, width) <= limits.out_edge:
             return f"a stride of {stride}, which makes it {height}x{width}"
     return "pooling before it"
 

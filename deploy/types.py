@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from spikeport.convert.geometry import Pair, Shape3, out_shape
+from spikeport.convert.geometry import Pair, Shape3, Window
 from spikeport.convert.types import Edge
 from spikeport.models.arrays import ArrayRecord, frozen
 
@@ -27,7 +27,8 @@ SPIKE = np.dtype([("event", np.int64), ("t_us", np.int64), ("feature", np.int16)
 class IntegerLayer(ArrayRecord):
     """A layer in the chip's numbers.
 
-    Shapes: ``weight`` int8 ``[F, C, ky, kx]``, ``bias`` int16 ``[F]`` or None, ``initial_state`` int16 ``[F, H, W]``.
+    Shapes: ``weight`` int8 ``[F, C // groups, ky, kx]``, ``bias`` int16 ``[F]`` or None, ``initial_state`` int16
+    ``[F, H, W]``; groups and dilation become zeros in the weights when the net is assembled.
     Units: an integer is ``scale`` times the float value that it stands for. Thresholds are plain integers here, so that
     a value outside the chip's range can be reported; the program refuses it.
     """
@@ -44,9 +45,18 @@ class IntegerLayer(ArrayRecord):
     stride: Pair
     padding: Pair
     scale: float
+    dilation: Pair = (1, 1)
+    upsample: Pair = (1, 1)
+    groups: int = 1
 
     def __post_init__(self) -> None:
         _freeze_tensors(self)
+
+    @property
+    def window(self) -> Window:
+        """How the kernel moves over its input."""
+        kernel = self.weight.shape[2], self.weight.shape[3]
+        return Window(kernel, self.stride, self.padding, self.dilation, self.upsample)
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -84,7 +94,8 @@ class DvsConfig:
 class CoreProgram(ArrayRecord):
     """What one core is loaded with.
 
-    Shapes: as ``IntegerLayer``. Units: ``scale`` is integers per float unit, kept to read states back.
+    Shapes: ``weight`` int8 ``[F, C, ky, kx]``, the others as ``IntegerLayer``.
+    Units: ``scale`` is integers per float unit, kept to read states back.
     Raises: InvalidProgramError where a shape or value lies outside what a core can hold.
     """
 
@@ -117,7 +128,7 @@ class CoreProgram(ArrayRecord):
             return f"in_shape: expected {self.weight.shape[1]} channels as in the weights, found {self.in_shape[0]}."
         if min(self.stride) < 1 or min(self.padding) < 0:
             return f"expected stride of 1 or more and padding of 0 or more, found {self.stride} and {self.padding}."
-        expected = out_shape(self.in_shape, self.weight.shape, self.stride, self.padding)
+        expected = (self.weight.shape[0], *self.window.out_size(self.in_shape[1:]))
         if self.out_shape != expected or min(expected) < 1:
             return f"out_shape: expected {expected} from the input shape {self.in_shape}, found {self.out_shape}."
         if self.initial_state.shape != self.out_shape:
@@ -133,6 +144,11 @@ class CoreProgram(ArrayRecord):
         if any(target.pool < 1 or target.feature_shift < 0 for target in self.destinations):
             return f"destinations: expected pools of 1 or more and shifts of 0 or more, found {self.destinations}."
         return None
+
+    @property
+    def window(self) -> Window:
+        """How the kernel moves over its input."""
+        return Window((self.weight.shape[2], self.weight.shape[3]), self.stride, self.padding)
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)

@@ -17,10 +17,11 @@ from safetensors.numpy import save_file
 
 from spikeport.convert import convert, load_net, save_net
 from spikeport.convert.errors import NetFileError
-from spikeport.convert.store import load_net_with_notes, net_bytes, net_hash
-from spikeport.convert.types import SpikingNet
+from spikeport.convert.store import FORMAT, load_net_with_notes, net_bytes, net_hash
+from spikeport.convert.types import SpikingLayer, SpikingNet, chain
 from spikeport.models.tensorfile import pack
 
+from .nets import random_graph
 from .networks import Case, plain_cnns
 
 TMP = settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -38,14 +39,66 @@ def test_load_gives_back_what_was_saved(tmp_path: Path, case: Case) -> None:
     assert net_hash(found) == net_hash(net)
 
 
+@TMP
+@given(st.integers(0, 2**32 - 1))
+def test_load_gives_back_every_kind_of_layer(tmp_path: Path, seed: int) -> None:
+    net = random_graph(np.random.default_rng(seed))
+    save_net(net, tmp_path / "net.safetensors")
+    found = load_net(tmp_path / "net.safetensors")
+    assert found.same(net)
+    assert net_bytes(found) == net_bytes(net)
+
+
 @pytest.fixture(scope="module")
 def net() -> SpikingNet:
-    import torch
-    from torch import nn
+    rng = np.random.default_rng(0)
+    first = SpikingLayer(
+        name="conv",
+        weight=rng.normal(size=(2, 1, 3, 3)),
+        bias=rng.normal(size=2),
+        stride=(1, 1),
+        padding=(0, 0),
+        threshold=1.0,
+        v_min=-1.0,
+        in_shape=(1, 8, 8),
+        out_shape=(2, 6, 6),
+        v_init=np.full((2, 6, 6), 0.5),
+    )
+    last = SpikingLayer(
+        "out", rng.normal(size=(2, 1, 3, 3)), None, (1, 1), (2, 2), 1.5, None, (2, 6, 6), (2, 6, 6), (2, 2), groups=2
+    )
+    return chain((first, last), ((1, 1), (1, 1), (2, 2)), (1, 8, 8))
 
-    torch.manual_seed(0)
-    module = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Flatten(), nn.Linear(72, 3))
-    return convert(module, (1, 8, 8)).net
+
+def test_files_of_version_1_are_read(tmp_path: Path) -> None:
+    """The layout of version 1, written out: bytes of a net saved before there were groups."""
+    rng = np.random.default_rng(1)
+    weights = [rng.normal(size=(2, 1, 3, 3)).astype(np.float32), rng.normal(size=(3, 2, 3, 3)).astype(np.float32)]
+    bias = np.array([0.5, -1, 2], np.float32)
+    common = {"stride": [1, 1], "padding": [0, 0]}
+    layers = [
+        {**common, "name": "a", "threshold": 1.0, "v_min": -1.0, "in_shape": [1, 8, 8], "out_shape": [2, 6, 6]},
+        {**common, "name": "b", "threshold": 2, "v_min": None, "in_shape": [2, 3, 3], "out_shape": [3, 1, 1]},
+    ]
+    ends = [(-1, 0, [1, 1]), (0, 1, [2, 2]), (1, None, [1, 1])]
+    edges = [{"source": source, "target": target, "pool": pool, "feature_shift": 0} for source, target, pool in ends]
+    header = {"input_shape": [1, 8, 8], "layers": layers, "edges": edges, "notes": {"seed": 3}}
+    tensors = {"layer0/weight": weights[0], "layer1/weight": weights[1], "layer1/bias": bias}
+    text = json.dumps({**header, "kind": "net", "format": 1})
+    save_file(tensors, tmp_path / "old.safetensors", metadata={"spikeport": text})
+    found, notes = load_net_with_notes(tmp_path / "old.safetensors")
+    expected = chain(
+        (
+            SpikingLayer("a", weights[0], None, (1, 1), (0, 0), 1.0, -1.0, (1, 8, 8), (2, 6, 6)),
+            SpikingLayer("b", weights[1], bias, (1, 1), (0, 0), 2.0, None, (2, 3, 3), (3, 1, 1)),
+        ),
+        ((1, 1), (2, 2), (1, 1)),
+        (1, 8, 8),
+    )
+    assert found.same(expected)
+    assert notes == {"seed": 3}
+    save_net(found, tmp_path / "new.safetensors", notes=notes)
+    assert load_net(tmp_path / "new.safetensors").same(found)
 
 
 def _parts(net: SpikingNet) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
@@ -59,7 +112,7 @@ def _header(change: Callable[[dict[str, Any]], object]) -> Callable[[SpikingNet,
     def write(net: SpikingNet, path: Path) -> None:
         header, tensors = _parts(net)
         change(header)
-        path.write_bytes(pack(tensors, header, kind=header.get("kind", "net"), version=header.get("format", 1)))
+        path.write_bytes(pack(tensors, header, kind=header.get("kind", "net"), version=header.get("format", FORMAT)))
 
     return write
 
@@ -68,9 +121,15 @@ def _tensors(change: Callable[[dict[str, np.ndarray]], object]) -> Callable[[Spi
     def write(net: SpikingNet, path: Path) -> None:
         header, tensors = _parts(net)
         change(tensors)
-        path.write_bytes(pack(tensors, header, kind="net", version=1))
+        path.write_bytes(pack(tensors, header, kind="net", version=FORMAT))
 
     return write
+
+
+def _old_with_groups(net: SpikingNet, path: Path) -> None:
+    header, tensors = _parts(net)
+    del tensors["layer0/v_init"]
+    path.write_bytes(pack(tensors, header, kind="net", version=1))
 
 
 DAMAGE: dict[str, tuple[Callable[[SpikingNet, Path], object], str]] = {
@@ -82,7 +141,7 @@ DAMAGE: dict[str, tuple[Callable[[SpikingNet, Path], object], str]] = {
     "pickle": (lambda _net, path: path.write_bytes(b"\x80\x04cos\nsystem\n(S'true'\ntR."), "damaged or foreign"),
     "plain safetensors": (lambda _net, path: save_file({"a": np.ones(3)}, path), "without its header"),
     "program": (_header(lambda header: header.update(kind="program")), "expected a spikeport net, found a program"),
-    "future": (_header(lambda header: header.update(format=99)), "format version 99, this spikeport knows 1"),
+    "future": (_header(lambda header: header.update(format=99)), "format version 99, this spikeport knows 1, 2"),
     "no layers": (_header(lambda header: header.pop("layers")), "layers: expected a list"),
     "bad field": (_header(lambda header: header["layers"][0].update(extra=1)), "expected the fields"),
     "bad shape": (_header(lambda header: header.update(input_shape=[1, "8", 8])), "expected 3 whole numbers"),
@@ -98,6 +157,31 @@ DAMAGE: dict[str, tuple[Callable[[SpikingNet, Path], object], str]] = {
     "wrong shape": (
         _tensors(lambda tensors: tensors.update({"layer0/weight": np.ones((2, 1, 2, 3), np.float32)})),
         "out_shape: expected",
+    ),
+    "old with a new field": (_header(lambda header: header.update(format=1)), "v_init"),
+    "old with groups": (_old_with_groups, "expected the fields"),
+    "text as groups": (_header(lambda header: header["layers"][1].update(groups="2")), "expected 1 whole numbers"),
+    "true as groups": (_header(lambda header: header["layers"][0].update(groups=True)), "expected 1 whole numbers"),
+    "no groups": (_header(lambda header: header["layers"][1].update(groups=0)), "groups: expected a divisor"),
+    "many groups": (_header(lambda header: header["layers"][1].update(groups=10**30)), "groups: expected a divisor"),
+    "other groups": (_header(lambda header: header["layers"][1].update(groups=1)), "channels a group"),
+    "short dilation": (_header(lambda header: header["layers"][0].update(dilation=[1])), "expected 2 whole numbers"),
+    "bad dilation": (_header(lambda header: header["layers"][0].update(dilation=[0, 1])), "dilation and upsample of 1"),
+    "far dilation": (_header(lambda header: header["layers"][1].update(dilation=[2, 10**30])), "out_shape: expected"),
+    "bad upsample": (_header(lambda header: header["layers"][0].update(upsample=[1, 1.5])), "expected 2 whole numbers"),
+    "other upsample": (_header(lambda header: header["layers"][0].update(upsample=[2, 1])), "out_shape: expected"),
+    "no field": (_header(lambda header: header["layers"][0].pop("groups")), "expected the fields"),
+    "start of another type": (
+        _tensors(lambda tensors: tensors.update({"layer0/v_init": tensors["layer0/v_init"].astype(np.int32)})),
+        "layer0/v_init: expected a float32 tensor, found int32",
+    ),
+    "start of another shape": (
+        _tensors(lambda tensors: tensors.update({"layer1/v_init": np.ones((2, 6), np.float32)})),
+        "v_init: expected finite numbers of shape",
+    ),
+    "infinite start": (
+        _tensors(lambda tensors: tensors.update({"layer0/v_init": np.full((2, 6, 6), np.inf, np.float32)})),
+        "v_init: expected finite",
     ),
     "nan": (
         _tensors(lambda tensors: tensors.update({"layer0/weight": np.full((2, 1, 3, 3), np.nan, np.float32)})),

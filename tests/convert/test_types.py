@@ -36,13 +36,39 @@ def _layer(**changes: object) -> SpikingLayer:
         ({"threshold": 0.0}, "threshold: expected a positive number"),
         ({"threshold": float("inf")}, "threshold: expected a positive number"),
         ({"v_min": 0.5}, "v_min: expected 0, a negative number or None"),
-        ({"in_shape": (2, 6, 6)}, "expected 1 channels"),
+        ({"in_shape": (2, 6, 6)}, "expected 1 channels a group"),
+        ({"dilation": (1, 0)}, "dilation and upsample of 1 or more"),
+        ({"upsample": (0, 1)}, "dilation and upsample of 1 or more"),
+        ({"groups": 0}, "groups: expected a divisor"),
+        ({"groups": 2}, "groups: expected a divisor of 1 channels and 2 features, found 2"),
+        ({"in_shape": (2, 6, 6), "weight": np.ones((3, 1, 3, 3)), "groups": 2}, "groups: expected a divisor"),
+        ({"dilation": (2, 2)}, r"out_shape: expected \(2, 2, 2\)"),
+        ({"upsample": (2, 1)}, r"out_shape: expected \(2, 9, 4\)"),
+        ({"v_init": np.zeros((2, 6, 6))}, "v_init: expected finite numbers of shape"),
+        ({"v_init": np.full((2, 4, 4), np.nan)}, "v_init: expected finite numbers"),
         ({"out_shape": (2, 5, 5)}, r"expected \(2, 4, 4\)"),
     ],
 )
 def test_layers_check_their_fields(changes: dict[str, object], words: str) -> None:
     with pytest.raises(InvalidNetError, match=words):
         _layer(**changes)
+
+
+def test_layers_may_be_grouped_dilated_upsampled_and_started_anywhere() -> None:
+    layer = _layer(
+        weight=np.ones((4, 1, 3, 3)),
+        in_shape=(2, 6, 6),
+        groups=2,
+        dilation=(2, 1),
+        upsample=(1, 3),
+        out_shape=(4, 2, 14),
+        v_init=np.full((4, 2, 14), -7),
+    )
+    assert layer.v_init is not None
+    assert layer.v_init.dtype == np.float32
+    assert not layer.v_init.flags.writeable
+    assert not layer.same(dataclasses.replace(layer, v_init=None))
+    assert not layer.same(dataclasses.replace(layer, v_init=layer.v_init + 1))
 
 
 @pytest.mark.parametrize(

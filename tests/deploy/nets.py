@@ -7,29 +7,31 @@ from typing import Any
 
 import numpy as np
 
-from spikeport.convert.geometry import Pair, Shape3, out_shape, pooled
+from spikeport.convert.geometry import Pair, Shape3, Window, pooled
 from spikeport.convert.types import INPUT, Edge, SpikingLayer, SpikingNet, chain
+
+STEPS = {"stride": 1, "padding": 0, "dilation": 1, "upsample": 1}
 
 
 def make_layer(in_shape: Shape3, features: int, kernel: int | Pair = 3, **options: Any) -> SpikingLayer:
     """Return a layer of random weights; ``options`` are its fields, ``seed``, and ``bias=True`` for a random one."""
     ky, kx = (kernel, kernel) if isinstance(kernel, int) else kernel
     rng = np.random.default_rng(options.pop("seed", 0))
-    weight = options.pop("weight", None)
+    weight, groups = options.pop("weight", None), options.pop("groups", 1)
     if weight is None:
-        weight = (rng.normal(size=(features, in_shape[0], ky, kx)) * 0.3).astype(np.float32)
+        weight = (rng.normal(size=(features, in_shape[0] // groups, ky, kx)) * 0.3).astype(np.float32)
     bias = options.pop("bias", None)
-    stride, padding = _pair(options.pop("stride", 1)), _pair(options.pop("padding", 0))
+    steps: dict[str, Any] = {name: _pair(options.pop(name, first)) for name, first in STEPS.items()}
     return SpikingLayer(
         name=options.pop("name", "conv"),
         weight=weight,
         bias=(rng.normal(size=features) * 0.1).astype(np.float32) if bias is True else bias,
-        stride=stride,
-        padding=padding,
+        **steps,
+        groups=groups,
         threshold=options.pop("threshold", 1.0),
         v_min=options.pop("v_min", -1.0),
         in_shape=in_shape,
-        out_shape=out_shape(in_shape, (features, in_shape[0], ky, kx), stride, padding),
+        out_shape=(features, *Window((ky, kx), **steps).out_size(in_shape[1:])),
         **options,
     )
 
@@ -82,6 +84,83 @@ def random_chain(rng: np.random.Generator) -> SpikingNet:
         row = {"kernel": kernel, "padding": padding, "pool": pool, "stride": stride, "features": features}
         rows.append({**row, "bias": bias or None})
     return stack((int(rng.integers(1, 3)), 16, 16), rows)
+
+
+def random_graph(rng: np.random.Generator, *, n_layers: int = 5) -> SpikingNet:
+    """Return a net on which simulation and chip agree exactly, of all that both can do but biases.
+
+    Layers are grouped and dilated, start anywhere below their threshold, and read one or two earlier maps, each pooled
+    by its own number, added or one behind the other. Values are whole numbers and the largest weight of a layer is 127,
+    so that integers stand for themselves. No weight is above the threshold and weights behind the first layers are not
+    negative, so that the order of the spikes of one event does not matter.
+    """
+    input_shape = (int(rng.integers(1, 3)), *_edges(rng, 8, 13))
+    layers: list[SpikingLayer] = []
+    edges: list[Edge] = []
+    for target in range(n_layers):
+        ends = [_open_ends(source, layers, edges, input_shape) for source in range(INPUT, target)]
+        choices = [end for some in ends for end in some]
+        source, pool, shape = choices[int(rng.integers(len(choices)))]
+        taken = [Edge(source, target, pool)]
+        channels, size = shape[0], shape[1:]
+        mates = [end for end in choices if end[0] not in (INPUT, source) and end[2][1:] == size]
+        if mates and rng.random() < 0.7:
+            source, pool, shape = mates[int(rng.integers(len(mates)))]
+            shift = int(rng.choice([0, channels]))
+            taken.append(Edge(source, target, pool, shift))
+            channels = max(channels, shape[0] + shift)
+        lowest = -127 if [edge.source for edge in taken] == [INPUT] else 0
+        layers.append(_whole_layer(rng, f"layer{target}", (channels, *size), lowest))
+        edges += taken
+    edges += [Edge(i, None) for i in range(n_layers) if i + 1 == n_layers or all(edge.source != i for edge in edges)]
+    return SpikingNet(tuple(layers), tuple(edges), input_shape)
+
+
+def _open_ends(
+    source: int, layers: Sequence[SpikingLayer], edges: Sequence[Edge], input_shape: Shape3
+) -> list[tuple[int, Pair, Shape3]]:
+    """Return what another layer may read of a source, which feeds two at most: the source, a pool, and the shape."""
+    if sum(edge.source == source for edge in edges) == 2:
+        return []
+    shape = input_shape if source == INPUT else layers[source].out_shape
+    pools = (1, 2, 4) if source != INPUT else (1,)
+    ends = ((source, (pool, pool), pooled(shape, (pool, pool))) for pool in pools)
+    return [end for end in ends if min(end[2]) >= 1]
+
+
+def _whole_layer(rng: np.random.Generator, name: str, in_shape: Shape3, lowest: int) -> SpikingLayer:
+    groups = int(rng.choice([n for n in range(1, in_shape[0] + 1) if in_shape[0] % n == 0]))
+    features = groups * int(rng.integers(1, 3))
+    kernel, dilation, padding = (int(rng.integers(low, 4)) for low in (1, 1, 0))
+    stride = int(rng.choice([1, 1, 2]))
+    if rng.random() < 0.6:  # a map of the same size, which others can join
+        kernel, stride = int(rng.choice([1, 3])), 1
+        padding = dilation * (kernel // 2)
+    if (kernel - 1) * dilation + 1 > min(in_shape[1:]) + 2 * padding:
+        dilation, padding = 1, 3
+    weight = rng.integers(lowest, 127, (features, in_shape[0] // groups, kernel, kernel))
+    weight.flat[int(rng.integers(weight.size))] = 127
+    threshold = int(rng.integers(127, 300))
+    size = Window((kernel,) * 2, (stride,) * 2, (padding,) * 2, (dilation,) * 2).out_size(in_shape[1:])
+    v_min = None if rng.random() < 0.3 else -int(rng.integers(1, 400))
+    return make_layer(
+        in_shape,
+        features,
+        kernel,
+        name=name,
+        weight=weight,
+        stride=stride,
+        padding=padding,
+        dilation=dilation,
+        groups=groups,
+        threshold=float(threshold),
+        v_min=v_min,
+        v_init=rng.integers(v_min or -400, threshold, (features, *size)) if rng.random() < 0.5 else None,
+    )
+
+
+def _edges(rng: np.random.Generator, low: int, high: int) -> Pair:
+    return int(rng.integers(low, high)), int(rng.integers(low, high))
 
 
 def branch_net() -> SpikingNet:

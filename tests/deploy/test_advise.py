@@ -57,6 +57,18 @@ def test_a_lower_bound_that_rounds_to_zero_is_warned_of(v_min: float | None, exp
     assert planned.net.layers[0].threshold_low <= -1
 
 
+def test_initial_potentials_that_are_clipped_are_counted() -> None:
+    weight, start = np.full((1, 1, 1, 1), 1.0), np.array([[[-1.5, -1.0], [0.999, 1.0]]])
+    planned = plan(single((1, 2, 2), 1, 1, weight=weight, v_init=start))
+    (warning,) = (each for each in planned.warnings if each.rule == "initial state")
+    assert (warning.found, warning.limit) == ("2 of 4 potentials outside", "-1 or more and less than the threshold, 1")
+    assert planned.net.layers[0].initial_state.tolist() == [[[-127, -127], [126, 126]]]
+    free = plan(single((1, 2, 2), 1, 1, weight=weight, v_init=np.full((1, 2, 2), -300.0), v_min=None))
+    assert [each.found for each in free.warnings if each.rule == "initial state"] == ["4 of 4 potentials outside"]
+    inside = plan(single((1, 2, 2), 1, 1, weight=weight, v_init=start.clip(-1, 0.5)))
+    assert ("conv", "initial state") not in warned(inside)
+
+
 def test_pools_in_front_of_the_output_and_channels_no_camera_has_are_warned_of() -> None:
     planned = plan(stack((3, 8, 8), [{"features": 2, "kernel": 1, "pool": 2}]))
     assert {("layer0", "output pool"), (None, "input channels")} <= set(warned(planned))

@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+import numpy as np
 import pytest
+from numpy.testing import assert_array_equal
 
 from spikeport.convert.types import INPUT, Edge, SpikingNet
 from spikeport.deploy.assemble import assemble
@@ -14,7 +16,7 @@ from spikeport.deploy.place import Placement
 from spikeport.deploy.plan import plan
 from spikeport.deploy.types import Destination, DvsConfig, Program
 
-from .nets import branch_net, digits_net, gesture_net, stack
+from .nets import branch_net, digits_net, gesture_net, single, stack
 
 
 def assembled(net: SpikingNet, **options: Any) -> Program:
@@ -30,13 +32,33 @@ def test_each_layer_is_on_its_core_and_each_edge_is_a_route(net: SpikingNet) -> 
     assert tuple(core.core for core in program.cores) == cores
     assert program.chip == "speck2fdevkit"
     for index, (integer, core) in enumerate(zip(planned.net.layers, program.cores, strict=True)):
-        for field in dataclasses.fields(integer):
-            assert getattr(core, field.name) is getattr(integer, field.name)
+        assert_array_equal(core.weight, integer.weight)
+        for name in {field.name for field in dataclasses.fields(integer)} & set(vars(core)) - {"weight"}:
+            assert getattr(core, name) is getattr(integer, name)
         assert core.destinations == tuple(
             Destination(None if edge.target is None else cores[edge.target], edge.pool[0], edge.feature_shift)
             for edge in net.outgoing(index)
         )
     assert program.entry == tuple(cores[edge.target] for edge in net.outgoing(INPUT) if edge.target is not None)
+
+
+def test_groups_and_dilation_become_zeros() -> None:
+    net = single((4, 9, 9), 2, 2, groups=2, dilation=(2, 3), threshold=1000.0, weight=np.full((2, 2, 2, 2), 127.0))
+    (core,) = assembled(net).cores
+    assert core.weight.shape == (2, 4, 3, 4)
+    taps = [(f, c, y, x) for f in (0, 1) for c in (2 * f, 2 * f + 1) for y in (0, 2) for x in (0, 3)]
+    assert [tuple(map(int, at)) for at in np.argwhere(core.weight)] == taps
+
+
+def test_what_the_chip_cannot_upsample_is_refused_and_a_map_of_one_pixel_needs_no_zeros() -> None:
+    planned = plan(single((2, 3, 3), 2, upsample=2))
+    placement = Placement("speck2fdevkit", (3,))
+    with pytest.raises(InvalidProgramError, match="layer 'conv': upsample: expected 1x1, found 2x2: the chip cannot"):
+        assemble(planned.net, placement)
+    pixel = single((2, 1, 1), 2, upsample=4, padding=2)
+    assert plan(pixel).fits
+    (core,) = assembled(pixel).cores
+    assert core.out_shape == pixel.layers[0].out_shape == (2, 3, 3)
 
 
 def test_pools_and_shifts_belong_to_the_routes() -> None:

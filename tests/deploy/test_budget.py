@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spikeport.convert.geometry import Shape3
+from spikeport.convert.kernels import dense_kernel
 from spikeport.deploy.budget import Budget, count_words, fits, power_of_two
 from spikeport.deploy.chips import chip
 from spikeport.deploy.discretize import discretize
+from spikeport.deploy.pipeline import compile_program
 
-from .nets import gesture_net, make_layer
+from .nets import gesture_net, make_layer, random_graph
 
 CHIP = chip("speck2fdevkit")
 EDGES = st.integers(1, 64)
@@ -88,6 +91,23 @@ def test_formulas_show_the_numbers_that_they_come_to() -> None:
     assert budget.neuron_formula == f"20 x P(31) x P(31) = {budget.neuron_words}" == "20 x P(31) x P(31) = 20480"
 
 
-def test_floats_and_integers_of_a_net_need_the_same_words() -> None:
+@pytest.mark.parametrize(("groups", "dilation"), [(1, 1), (2, 1), (1, 3), (4, (2, 1))])
+def test_a_kernel_counts_with_the_zeros_that_are_stored(groups: int, dilation: int | tuple[int, int]) -> None:
+    layer = make_layer((4, 20, 20), 8, (3, 2), groups=groups, dilation=dilation, threshold=100.0)
+    budget = count_words(layer)
+    weight = dense_kernel(layer.weight, dilation=layer.dilation, groups=groups)
+    assert (budget.features, budget.in_features, *budget.kernel) == weight.shape
+    assert budget.dense_kernel_words == weight.size
+    assert budget.useful_kernel_words == layer.weight.size == np.count_nonzero(weight)
+
+
+def test_floats_integers_and_cores_of_a_net_need_the_same_words() -> None:
+    for seed in range(10):
+        net = random_graph(np.random.default_rng(seed))
+        cores = compile_program(net).cores
+        for layer, integer, core in zip(net.layers, discretize(net).layers, cores, strict=True):
+            assert count_words(layer) == count_words(integer)
+            assert count_words(core).kernel_words == count_words(layer).kernel_words
+            assert count_words(core).useful_kernel_words == count_words(layer).dense_kernel_words
     net = gesture_net()
     assert list(map(count_words, net.layers)) == list(map(count_words, discretize(net).layers))

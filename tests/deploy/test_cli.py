@@ -34,7 +34,7 @@ def build():
     return nn.Sequential(conv(2, 4, 3), nn.ReLU(), nn.AvgPool2d(2), *head)
 
 def maxpool():
-    return nn.Sequential(conv(2, 4, 3), nn.ReLU(), nn.MaxPool2d(2), conv(4, 4, 3, groups=2), nn.ReLU())
+    return nn.Sequential(conv(2, 4, 3), nn.ReLU(), nn.MaxPool2d(2), conv(4, 4, 3, groups=2), nn.Sigmoid())
 
 class Functional(nn.Module):
     def __init__(self):
@@ -162,7 +162,7 @@ def test_a_functional_relu_is_converted_and_said(folder: Path, tmp_path: Path) -
     )
     assert done.returncode == 0
     statuses = {found["op"]: found["status"] for found in json.loads(done.stdout)["findings"]}
-    assert statuses["relu"] == "converted"
+    assert statuses["F.relu"] == "converted"
 
 
 SHAPE = ("--input-shape", "2,16,16")
@@ -178,7 +178,7 @@ BAD: dict[str, tuple[tuple[str, ...], int, str]] = {
     "outside the sensor": (("estimate", "net.safetensors", "--input", "outside.npz"), 6, "outside.npz"),
     "unsorted times": (("estimate", "net.safetensors", "--input", "unsorted.npz"), 6, "unsorted.npz"),
     "another sensor": (("estimate", "net.safetensors", "--input", "wide.npz"), 2, "16x16"),
-    "maxpool and groups": (("convert", "my_net.py:maxpool", *SHAPE), 3, "maxpool2"),
+    "maxpool and sigmoid": (("convert", "my_net.py:maxpool", *SHAPE), 3, "maxpool2"),
     "wrong input shape": (("convert", "my_net.py:build", "--input-shape", "1,16,16"), 3, "(1, 16, 16)"),
     "bad input shape": (("convert", "my_net.py:build", "--input-shape", "16"), 2, "2,34,34"),
     "no input shape": (("convert", "my_net.py:build"), 2, "--input-shape"),
@@ -394,5 +394,5 @@ def test_refused_layers_come_as_findings_with_json(folder: Path) -> None:
     done = spikeport("convert", "my_net.py:maxpool", *SHAPE, "--json", cwd=folder)
     assert done.returncode == 3
     error = json.loads(done.stdout)["error"]
-    assert [found["node"] for found in error["findings"]] == ["maxpool2", "conv3"]
+    assert [found["node"] for found in error["findings"]] == ["maxpool2", "sigmoid4"]
     assert all("Try" in found["detail"] for found in error["findings"])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -69,7 +71,8 @@ def test_synops_of_spike_counts_equal_the_visits_of_the_emulator(cnn: nn.Sequent
         exact = count_synops(net, trace)
         visited = count_traffic(program, [outcome], window_s=trace.window_s)
         assert [layer.synops for layer in exact.layers] == [outcome.synops[core] for core in ids]
-        assert exact.layers == visited.layers
+        traffic = [dataclasses.replace(layer, n_macs=None, average_fan_out=None) for layer in exact.layers]
+        assert traffic == list(visited.layers)  # a program does not know the CNN's multiply-accumulates
         assert exact.total == visited.total == sum(outcome.synops.values()) > 0
 
 

@@ -10,9 +10,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spikeport.deploy.discretize import discretize, discretize_layer, find_scale, to_integers
+from spikeport.deploy.discretize import discretize, discretize_layer
 
-from .nets import branch_net, make_layer
+from .nets import branch_net, make_layer, random_graph
 
 
 def torch_scale(tensor: torch.Tensor, n_bits: int) -> torch.Tensor:
@@ -91,11 +91,6 @@ def test_weights_of_zero_leave_the_thresholds_to_decide() -> None:
     found = discretize_layer(make_layer((1, 1, 1), 1, 1, weight=np.zeros((1, 1, 1, 1)), threshold=2.0))
     assert found.threshold_high == 32_767
     assert not found.weight.any()
-    assert find_scale(np.zeros(3), 8) == np.inf
-
-
-def test_ties_round_to_even() -> None:
-    assert to_integers([0.5, 1.5, 2.5, -0.5, -1.5], 1.0).tolist() == [0, 2, 2, 0, -2]
 
 
 @pytest.mark.parametrize(("threshold", "found"), [(1e-50, 0), (1e-42, 0), (1e-5, 0), (1e300, 2**31 - 1)])
@@ -106,14 +101,34 @@ def test_thresholds_out_of_reach_of_the_weights_leave_the_range_instead_of_raisi
     assert discretize_layer(make_layer((1, 1, 1), 1, 1, weight=weight, threshold=threshold)).threshold_high == found
 
 
-def test_a_net_keeps_its_shapes_and_edges() -> None:
-    net = branch_net()
+@settings(deadline=None)
+@given(st.integers(0, 2**32 - 1), st.floats(0.1, 5.0), st.none() | st.floats(-4.0, 0.0))
+def test_initial_potentials_are_rounded_and_stay_between_the_thresholds(
+    seed: int, threshold: float, v_min: float | None
+) -> None:
+    start = np.random.default_rng(seed).uniform(-6, 6, (2, 3, 3)).astype(np.float32)
+    layer = make_layer((1, 3, 3), 2, 1, threshold=threshold, v_min=v_min, v_init=start)
+    found = discretize_layer(layer)
+    state = found.initial_state.astype(int)
+    assert found.initial_state.dtype == np.int16
+    assert found.threshold_low <= state.min() <= state.max() < found.threshold_high
+    exact = start.astype(np.float64) * found.scale
+    inside = (exact > found.threshold_low) & (exact < found.threshold_high - 1)
+    assert np.abs(state - exact)[inside].max(initial=0) <= 0.5 + 1e-3
+    assert (state[exact <= found.threshold_low] == found.threshold_low).all()
+    assert (state[exact >= found.threshold_high] == found.threshold_high - 1).all()
+    assert found.scale == discretize_layer(make_layer((1, 3, 3), 2, 1, threshold=threshold, v_min=v_min)).scale
+
+
+@pytest.mark.parametrize("name", ["branches", "groups, dilation and initial potentials"])
+def test_a_net_keeps_its_shapes_and_edges(name: str) -> None:
+    net = branch_net() if name == "branches" else random_graph(np.random.default_rng(0))
     integers = discretize(net)
     assert integers.edges == net.edges
     assert integers.input_shape == net.input_shape
     for layer, integer in zip(net.layers, integers.layers, strict=True):
-        for field in ("name", "in_shape", "out_shape", "stride", "padding"):
+        for field in ("name", "in_shape", "out_shape", "stride", "padding", "dilation", "upsample", "groups"):
             assert getattr(integer, field) == getattr(layer, field)
         assert integer.initial_state.shape == layer.out_shape
-        assert not integer.initial_state.any()
+        assert integer.initial_state.any() == (layer.v_init is not None)
         assert integer.reset == "subtract"

@@ -106,7 +106,7 @@ def test_synops_are_events_times_fan_out() -> None:
         core = case.program.cores[0]
         alone = dataclasses.replace(core, destinations=(Destination(None),))
         recording = run(dataclasses.replace(case, program=Program("x", (alone,), (core.core,), case.program.dvs)))
-        reach = fan_out(core.in_shape, core.weight.shape, core.stride, core.padding)
+        reach = fan_out(core.in_shape, core.weight.shape, core.window)
         y = case.events.y // case.program.dvs.pool[0]
         x = case.events.x // case.program.dvs.pool[1]
         is_merged = case.program.dvs.merge or case.program.dvs.input_shape[0] == 1

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from spikeport.convert import simulate
 from spikeport.convert.store import save_net
 from spikeport.deploy.artifact import load_program, program_hash
 from spikeport.deploy.emulator import Emulator
@@ -18,7 +19,7 @@ from spikeport.deploy.pipeline import compile_program, run
 from spikeport.deploy.plan import plan
 from spikeport.models.events import Events
 
-from .nets import branch_net, digits_net, gesture_net, stack
+from .nets import branch_net, digits_net, gesture_net, single, stack
 
 
 def events_of(edge: int, n_events: int = 300) -> Events:
@@ -64,6 +65,14 @@ def test_a_single_reason_stands_alone() -> None:
     with pytest.raises(DoesNotFitError) as caught:
         compile_program(net)
     assert str(caught.value) == plan(net).violations[0].message
+
+
+def test_a_net_that_needs_upsampling_is_simulated_and_does_not_fit() -> None:
+    net = single((2, 6, 6), 4, upsample=2, padding=2)
+    assert simulate(net, np.ones((5, 2, 6, 6))).counts[0].sum() > 0
+    with pytest.raises(DoesNotFitError, match=r"the chip cannot upsample, found 2x2\. Try a Conv2d in place") as caught:
+        compile_program(net)
+    assert caught.value.exit_code == 4
 
 
 def test_what_is_no_question_of_size_keeps_its_own_error() -> None:

@@ -82,6 +82,11 @@ CASES: list[tuple[SpikingNet, str, str, str]] = [
     (stack((2, 20, 20), [{"features": 4, "pool": (2, 4)}]), "pool", "2x4", "a square pool"),
     (single((2, 9, 9), 4, weight=np.full((4, 2, 3, 3), 9e5)), "threshold", "0", "1..32767 as integer"),
     (single((2, 9, 9), 4, threshold=1e300), "threshold", "2147483647", "1..32767 as integer"),
+    (single((2, 9, 9), 4, upsample=(1, 2)), "upsample", "1x2", "1x1, because the chip cannot upsample"),
+    (single((2, 20, 20), 4, dilation=8), "kernel size", "17x17 (3x3 with a dilation of 8x8)", "at most 16x16"),
+    (single((2, 20, 20), 4, dilation=(1, 2)), "kernel", "3x5 (3x3 with a dilation of 1x2)", "a square kernel"),
+    (single((2, 20, 20), 4, (3, 1), dilation=(1, 2)), "kernel", "3x1 (3x1 with a dilation of 1x2)", "a square kernel"),
+    (single((2, 9, 9), 4, 3, dilation=10**6, padding=10**6), "padding", "1000000x1000000", "at most 7"),
 ]
 
 

@@ -86,10 +86,10 @@ def some_synops() -> SynopReport:
 def some_conversion() -> Conversion:
     weight = np.ones((3, 2, 10, 10), np.float32)
     layer = SpikingLayer("out", weight, None, (1, 1), (0, 0), 1.0, -1.0, (2, 10, 10), (3, 1, 1))
-    graph = Graph((Input("x", "input", (), (2, 10, 10)),), "x")
+    graph = Graph((Input("x", "input", (), (2, 10, 10), (2, 10, 10)),), "x")
     net = SpikingNet((layer,), (Edge(-1, 0), Edge(0, None)), (2, 10, 10))
     finding = Finding("pool1", "AvgPool2d", "folded", "into the weights of 'out'")
-    return Conversion(graph, net, (finding,), EquivalenceGate(8, 1e-7, 1.0))
+    return Conversion(graph, graph, net, (finding,), (EquivalenceGate("fold", 8, 1e-7, 1.0),))
 
 
 def full_report() -> Report:
