@@ -80,6 +80,23 @@ def merge_branches(graph: Graph, notes: Notes) -> Graph:
         elif isinstance(node, Relu) and isinstance(graph[node.inputs[0]], (Add, Concat, AvgPool, SumPool, Relu)):
             graph = _bounded_spikes(node, graph)
             notes[name] = "to the neurons of a layer of its own, which passes spikes on"
+    return _output_from_neurons(graph)
+
+
+def _output_from_neurons(graph: Graph) -> Graph:
+    """Give the input neurons of its own where it reaches the output beside layers: all must agree on a scale."""
+    waiting, seen = [graph.output], set[str]()
+    while waiting:
+        node = graph[waiting.pop()]
+        if node.name in seen or not isinstance(node, (Concat, Add, AvgPool, SumPool)):
+            continue
+        seen.add(node.name)
+        for name in node.inputs:
+            if isinstance(graph[name], Input):
+                graph, relay = _relayed(name, (1, 1), graph, before=node.name)
+                reads = tuple(relay if read == name else read for read in graph[node.name].inputs)
+                graph = graph.replaced(node.name, inputs=reads)
+        waiting += node.inputs
     return graph
 
 
@@ -131,7 +148,7 @@ def _merged(name: str, graph: Graph, notes: Notes) -> Graph:
     if joined is None:
         return graph
     sources, weight, stride, padding = joined
-    main = convs[-1]
+    main = max(convs, key=lambda conv: conv.weight.size)
     biases = [conv.bias for conv in convs if conv.bias is not None]
     bias = np.sum(biases, axis=0).astype(np.float32) if biases else None
     read, added = _concatenated(sources, graph, f"{main.name}.inputs")
@@ -141,8 +158,7 @@ def _merged(name: str, graph: Graph, notes: Notes) -> Graph:
     nodes = (node for node in graph if node.name not in gone and node.name != name)
     renames = {name: main.name}
     graph = _renamed(Graph(tuple(nodes), graph.output), renames | {f"{main.name}.merged": main.name})
-    for conv in convs[:-1]:
-        notes[conv.name] = f"into the weights of '{main.name}'"
+    notes |= {conv.name: f"into the weights of '{main.name}'" for conv in convs if conv is not main}
     notes[name] = f"added up by the neurons of '{main.name}'"
     return graph
 

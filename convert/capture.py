@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 _N_PROBE = 2
 """Samples of the run that is recorded; a network of a ``.pt2`` file may know its own batch, ``exported_batch``."""
 
+_COMPILED = "_orig_mod"
+"""Where torch.compile keeps the module that it was given."""
+
 _WRAPPER = "Try a wrapper with a forward that takes one tensor and returns one."
 
 
@@ -96,14 +99,17 @@ def _required_inputs(module: nn.Module) -> tuple[str, ...] | None:
 def _private(module: nn.Module) -> nn.Module:
     import copy
 
-    original = getattr(module, "_orig_mod", module)  # what torch.compile was given
     try:
-        private: nn.Module = copy.deepcopy(original).cpu().float().eval()
+        private: nn.Module = copy.deepcopy(getattr(module, _COMPILED, module)).cpu().float().eval()
     except Exception as cause:  # the user's own __deepcopy__, or parametrizations that cannot be copied
         raise CaptureError(
             f"{type(module).__name__} cannot be copied: {first_line(cause)}. "
             "Try torch.nn.utils.remove_weight_norm, or plain layers."
         ) from cause
+    for parent in list(private.modules()):
+        for name, child in parent.named_children():
+            if hasattr(child, _COMPILED):
+                setattr(parent, name, getattr(child, _COMPILED))
     return private
 
 

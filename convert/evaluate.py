@@ -89,7 +89,7 @@ def outputs(graph: Graph, batch: torch.Tensor) -> torch.Tensor:
 
     Shapes: ``[N, outputs]``.
     """
-    return evaluate(graph, batch.double())[graph.output].flatten(1)
+    return evaluate(graph, batch.double())[graph.output].reshape(len(batch), -1)
 
 
 def module_outputs(module: nn.Module, batch: torch.Tensor, given_shape: tuple[int, ...]) -> torch.Tensor:
@@ -107,7 +107,7 @@ def module_outputs(module: nn.Module, batch: torch.Tensor, given_shape: tuple[in
         with torch.no_grad():
             private = copy.deepcopy(module).cpu().double().eval()
             found: torch.Tensor = private(batch.double().reshape(len(batch), *given_shape))
-            return found.flatten(1)
+            return found.reshape(len(batch), -1)
     except Exception as cause:  # the user's forward may raise anything
         raise CaptureError(
             f"{type(module).__name__} does not run on a batch of {len(batch)} frames in double precision: {cause}. "
@@ -185,7 +185,7 @@ def _apply(node: Node, given: list[torch.Tensor]) -> torch.Tensor:
         case Flatten():
             return x.flatten(1)
         case Skip():
-            return x
+            return x.reshape(len(x), *node.out_shape)  # axes of one pixel come and go
     raise CaptureError(f"node '{node.name}' ({node.label}) cannot be evaluated: it is not a supported layer.")
 
 

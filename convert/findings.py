@@ -52,7 +52,10 @@ def _status(node: Node, graph: Graph, scaled: Graph, note: str) -> tuple[Status,
 
 def _bound_note(node: Node) -> str:
     ceiling = node.ceiling if isinstance(node, Relu) else None
-    return "" if ceiling is None else f"; its upper bound {ceiling} is not kept: neurons have none"
+    if ceiling is None:
+        return ""
+    bound = f"{ceiling:g}" if isinstance(ceiling, float) else "for each feature"
+    return f"; its upper bound {bound} is not kept: neurons have none"
 
 
 def _pool_status(node: Node, scaled: Graph) -> tuple[Status, str]:

@@ -50,8 +50,9 @@ def read(call: Call, n_batch: int) -> Nodes:
         if found[0].reason.startswith("no spiking counterpart is known") and refused:
             return unknown(call, refused[0].reason, refused[0].fix)
         return found
-    if call.shape[:1] != (n_batch,) or any(value.shape[:1] != (n_batch,) for value in call.values):
-        return unknown(call, f"its first axis is not the batch: {call.shape}", _BATCH_TRY)
+    off = [shape for shape in (*(value.shape for value in call.values), call.shape) if shape[:1] != (n_batch,)]
+    if off:
+        return unknown(call, f"the first axis is not the batch: {off[0]}", _BATCH_TRY)
     names, reader = _READERS.get(call.op, ("", None))
     if call.op == "batch_norm" and len(call.args) == len(_TORCH_BATCH_NORM.split()):
         names = _TORCH_BATCH_NORM
@@ -291,7 +292,10 @@ _READERS: dict[str, tuple[str, Reader]] = {
         ("contiguous", "clone", "detach", "alias", "positive", "data", "identity", "lift_fresh_copy", "requires_grad"),
         ("input memory_format", _layout),
     ),
-    **dict.fromkeys(("float", "double", "cpu", "type", "type_as", "to_copy"), ("input dtype", _layout)),
+    **dict.fromkeys(
+        ("float", "double", "half", "bfloat16", "long", "int", "cpu", "type", "type_as", "to_copy"),
+        ("input dtype", _layout),
+    ),
     "to": ("input dtype device non_blocking copy memory_format", _layout),
     **dict.fromkeys(("flatten", "squeeze", "unsqueeze"), ("input dim end_dim", _layout)),
     **dict.fromkeys(("view", "reshape", "unsafe_view", "view_as", "reshape_as"), ("input a b c d e f", _layout)),

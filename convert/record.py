@@ -44,7 +44,7 @@ def record(module: nn.Module, probe: torch.Tensor) -> Recording:
     paths = {id(child): path for path, child in module.named_modules()}
     handles = []
     for child in {id(child): child for child in module.modules()}.values():
-        name, label = getattr(child, "captured_as", None) or (paths[id(child)], type(child).__name__)
+        name, label = getattr(child, "captured_as", None) or (paths[id(child)], _kind(child))
         enter, leave = _hooks(tape, name, label, is_leaf=_is_leaf(child))
         handles += [child.register_forward_pre_hook(enter, prepend=True), child.register_forward_hook(leave)]
     try:
@@ -89,8 +89,9 @@ class _Tape:
         return None if twin is None else self._values[id(twin)][1]
 
     def bind(self, tensor: torch.Tensor, value: Value) -> None:
+        if id(tensor) not in self._values:
+            self._views.setdefault(_storage(tensor), []).append(tensor)
         self._values[id(tensor)] = (tensor, value)
-        self._views.setdefault(_storage(tensor), []).append(tensor)
         for frame in self.frames:
             frame.bound.append(tensor)
 
@@ -195,6 +196,13 @@ def _unseen() -> Iterator[None]:
 
     with torch._C.DisableTorchFunction():
         yield
+
+
+def _kind(module: nn.Module) -> str:
+    """Return the name of a layer's class, also where a parametrization has put one of its own in its place."""
+    from torch.nn.utils import parametrize
+
+    return str(parametrize.type_before_parametrizations(module).__name__)
 
 
 def _is_leaf(module: nn.Module) -> bool:

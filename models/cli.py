@@ -105,5 +105,5 @@ def _check_data(network: str, data: str) -> None:
         )
 
 
-def _edge(input_shape: tuple[int, int, int] | None) -> int | None:
-    return None if input_shape is None else input_shape[1]
+def _edge(input_shape: tuple[int, ...] | None) -> int | None:
+    return None if input_shape is None or len(input_shape) != 3 else input_shape[1]

@@ -5,6 +5,7 @@
     ├── EventFileError    (ValueError)  a file that is no event file, or a damaged one
     ├── TensorFileError   (ValueError)  a file that is no artifact of ours of the wanted kind, or a damaged one
     ├── WeightsFileError  (ValueError)  a file that holds no weights, the wrong ones, or code
+    ├── NetworkFileError  (ValueError)  a file that holds no network that can be read, or a damaged one
     ├── DataError         (OSError)     a data set that is not there
     ├── TrainingError     (ValueError)  settings, data or a network that cannot be trained with, or a loss that diverged
     ├── ModelNameError    (ValueError)  a name that the zoo does not know
@@ -38,6 +39,12 @@ class TensorFileError(ModelsError, ValueError):
 
 class WeightsFileError(ModelsError, ValueError):
     """A file that does not hold the weights of the network it is loaded into."""
+
+    exit_code = 6
+
+
+class NetworkFileError(ModelsError, ValueError):
+    """A file that holds no network that can be read without running code, or a damaged one."""
 
     exit_code = 6
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import difflib
+import importlib
 import importlib.util
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from .digits_cnn import DIGITS, digits_cnn, strided_digits_cnn
-from .errors import ModelNameError
+from .errors import ModelNameError, NetworkFileError
 from .gesture_cnn import GESTURES, gesture_cnn
 
 if TYPE_CHECKING:
@@ -49,30 +51,71 @@ class Network:
     """A built network with what is known of it; a network of the user's own has no shape and no class names."""
 
     module: nn.Module
-    input_shape: tuple[int, int, int] | None = None
+    input_shape: tuple[int, ...] | None = None
     classes: tuple[str, ...] = ()
 
 
 def load_network(spec: str) -> Network:
-    """Return the network of a zoo name, or of the user's own ``file.py:function``, which is run to build it.
+    """Return the network of a zoo name, of a ``.pt2`` file, or of the user's own function, which is run to build it.
 
-    Raises: ModelNameError where there is no such name, file or function, or the function returns no module.
+    The function is given as ``file.py:function`` or ``package.module:function``.
+    Raises: ModelNameError where there is no such name, file or function, or the function returns no module;
+    NetworkFileError for a ``.pt2`` file that cannot be read, and for ``.pt`` and ``.pth``: a module pickled in one is
+    code, and is not loaded.
     """
     if spec in ZOO:
         entry = ZOO[spec]
         return Network(entry.build(), entry.input_shape, entry.classes)
+    suffix = Path(spec).suffix.lower()
+    if suffix == ".pt2":
+        from .exported import load_exported
+
+        return Network(*load_exported(spec))
+    if suffix in (".pt", ".pth"):
+        raise _pickled(Path(spec))
     if ".py" in spec:
         return Network(_user_module(spec))
+    if ":" in spec and suffix not in (".onnx", ".nir"):
+        return Network(_imported_module(spec))
     near = difflib.get_close_matches(spec, ZOO, n=1)
     raise ModelNameError(
-        f"network '{spec}': expected one of {', '.join(ZOO)}, or my_net.py:function. "
-        f"Try {near[0] if near else 'digits'}."
+        f"network '{spec}': expected one of {', '.join(ZOO)}, my_net.py:function, package.module:function or a .pt2 "
+        f"file. Try {near[0] if near else 'digits'}."
     )
 
 
-def _user_module(spec: str) -> nn.Module:
-    import torch
+def _pickled(path: Path) -> NetworkFileError:
+    if not path.is_file():
+        return NetworkFileError(f"{path.name}: expected a network there, found nothing. Try its full path.")
+    return NetworkFileError(
+        f"{path.name}: expected a network, found a file of torch.save: weights without their network, or a pickled "
+        f"module, which is refused because loading it runs code. Try my_net.py:function with --weights {path.name}, "
+        "which takes torch.save(model.state_dict(), path), or a .pt2 file of torch.export.save."
+    )
 
+
+def _imported_module(spec: str) -> nn.Module:
+    """Return the module that ``package.module:function`` builds; the working directory is searched too."""
+    home, _, name = spec.rpartition(":")
+    if not all(part.isidentifier() for part in home.split(".")):
+        raise ModelNameError(
+            f"network '{spec}': expected package.module:function, found '{home}' for a module. "
+            "Try a dotted name such as my_package.nets:build."
+        )
+    with _search_path(Path()), _users_code(spec, "its code"):
+        try:
+            namespace = importlib.import_module(home)
+        except ModuleNotFoundError as cause:
+            if cause.name is None or not f"{home}.".startswith(f"{cause.name}."):
+                raise  # the module is there, and one that it imports is not
+            raise ModelNameError(
+                f"network '{spec}': expected a module '{home}' that Python can import, found none. "
+                "Try the environment it is installed in, or my_net.py:function."
+            ) from cause
+        return _built(spec, getattr(namespace, name, None), name)
+
+
+def _user_module(spec: str) -> nn.Module:
     path_text, _, name = spec.rpartition(":") if ":" in spec else (spec, "", "")
     path = Path(path_text)
     if not name:
@@ -83,30 +126,46 @@ def _user_module(spec: str) -> nn.Module:
         raise ModelNameError(
             f"network '{path.name}:{name}': expected a Python file, found nothing there. Try its full path."
         )
-    search_path = list(sys.path)
+    spec = f"{path.name}:{name}"
+    with _search_path(path.parent), _users_code(spec, "the file"):
+        return _built(spec, getattr(_run_file(path), name, None), name)
+
+
+def _built(spec: str, builder: object, name: str) -> nn.Module:
+    import torch
+
+    if not callable(builder):
+        raise ModelNameError(f"network '{spec}': the file has no function '{name}'. Try a name it defines.")
+    module = builder()
+    if not isinstance(module, torch.nn.Module):
+        raise ModelNameError(
+            f"network '{spec}': expected a torch.nn.Module from {name}(), found {type(module).__name__}. "
+            f"Try `return` in {name}()."
+        )
+    return module
+
+
+@contextlib.contextmanager
+def _search_path(folder: Path) -> Iterator[None]:
+    """Let imports find the neighbors of a file, as when Python runs it."""
+    before = list(sys.path)
+    sys.path.insert(0, str(folder.resolve()))
     try:
-        sys.path.insert(0, str(path.parent.resolve()))  # for imports of its neighbors, as when Python runs the file
-        builder = getattr(_run_file(path), name, None)
-        if not callable(builder):
-            raise ModelNameError(
-                f"network '{path.name}:{name}': the file has no function '{name}'. Try a name it defines."
-            )
-        module = builder()
+        yield
+    finally:
+        sys.path[:] = before
+
+
+@contextlib.contextmanager
+def _users_code(spec: str, what: str) -> Iterator[None]:
+    try:
+        yield
     except ModelNameError:
         raise
     except (Exception, SystemExit) as cause:  # the user's code may raise anything
         raise ModelNameError(
-            f"network '{path.name}:{name}': the file raised {type(cause).__name__}: {cause}. "
-            "Try running it with Python."
+            f"network '{spec}': {what} raised {type(cause).__name__}: {cause}. Try running it with Python."
         ) from cause
-    finally:
-        sys.path[:] = search_path
-    if not isinstance(module, torch.nn.Module):
-        raise ModelNameError(
-            f"network '{path.name}:{name}': expected a torch.nn.Module from {name}(), found {type(module).__name__}. "
-            f"Try `return` in {name}()."
-        )
-    return module
 
 
 def _run_file(path: Path) -> object:

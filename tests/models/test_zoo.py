@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from spikeport.models.digits_cnn import digits_cnn, strided_digits_cnn
-from spikeport.models.errors import ModelNameError
+from spikeport.models.errors import ModelNameError, NetworkFileError
 from spikeport.models.gesture_cnn import GESTURES, gesture_cnn
 from spikeport.models.zoo import ZOO, load_network
 
@@ -115,7 +115,7 @@ def test_a_network_of_the_users_own(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ("digit", "network 'digit': expected one of digits, .*or my_net.py:function. Try digits"),
+        ("digit", "network 'digit': expected one of digits, .*my_net.py:function, .* Try digits"),
         ("resnet152", "Try digits"),
         ("", "network '': expected one of digits"),
         ("{}/my_net.py", "network 'my_net.py': expected file.py:function, found no function. Try my_net.py:build"),
@@ -137,3 +137,63 @@ def test_a_network_that_is_none_is_refused_in_one_sentence(folder: Path, spec: s
     assert str(folder) not in str(raised.value).replace(str(folder / "bad_net.py"), "")
     assert "Try " in str(raised.value)
     assert raised.value.exit_code == 2
+
+
+def test_a_network_of_an_importable_module(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = folder / "my_package"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "nets.py").write_text("import torch\nimport my_layers\n\ndef build():\n    return my_layers.head()\n")
+    monkeypatch.chdir(folder)
+    search_path = list(sys.path)
+    network = load_network("my_package.nets:build")
+    assert network.module(torch.zeros(1, 4)).shape == (1, 2)
+    assert network.input_shape is None
+    assert sys.path == search_path
+    assert isinstance(load_network("torch.nn:Identity").module, nn.Identity)
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        (
+            "no_such_package_of_mine.nets:build",
+            "expected a module 'no_such_package_of_mine.nets' that Python can import",
+        ),
+        ("json.no_such_module:build", "expected a module 'json.no_such_module' that Python can import, found none"),
+        ("needs_more:build", "its code raised ModuleNotFoundError: .*no_such_package_of_mine"),
+        ("json:no_such_function", "'json:no_such_function': the file has no function 'no_such_function'"),
+        ("json:dumps", "its code raised TypeError"),
+        ("collections:Counter", r"expected a torch.nn.Module from Counter\(\), found Counter"),
+        ("not a name:build", "expected package.module:function, found 'not a name' for a module"),
+        ("net.onnx", "expected one of digits"),
+    ],
+)
+def test_an_importable_network_that_is_none_is_refused(
+    spec: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "needs_more.py").write_text("import no_such_package_of_mine\n")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ModelNameError, match=message) as raised:
+        load_network(spec)
+    assert "Try " in str(raised.value)
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".pth"])
+def test_a_pickled_module_is_refused_with_the_way_out(suffix: str, tmp_path: Path) -> None:
+    class Trap:
+        """Leaves a file behind where it is unpickled."""
+
+        def __reduce__(self) -> tuple[object, ...]:
+            return open, (str(tmp_path / "sprung"), "w")
+
+    path = tmp_path / f"net{suffix}"
+    torch.save(Trap(), path)
+    with pytest.raises(NetworkFileError, match=r"found a file of torch\.save: .*state_dict.*\.pt2") as raised:
+        load_network(str(path))
+    assert raised.value.exit_code == 6
+    assert not (tmp_path / "sprung").exists()
+    with pytest.raises(NetworkFileError, match="found nothing"):
+        load_network(str(tmp_path / f"gone{suffix}"))
+    with pytest.raises(NetworkFileError, match="found nothing"):
+        load_network(str(tmp_path / "gone.pt2"))
