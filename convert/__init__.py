@@ -3,10 +3,16 @@
 The front door: ``__all__`` is what is public. torch and sinabs are imported by the functions that need them, not here.
 """
 
+from .advice import REPLACEMENTS
+from .capture import capture
+from .diagnose import Diagnosis, diagnose
 from .errors import ConvertError
 from .evaluate import EquivalenceGate, Replacement
 from .graph import Finding, Graph
+from .nir_in import NirImport, load_nir, read_nir
+from .nir_out import save_nir
 from .normalize import Scaling
+from .onnx_in import load_onnx
 from .pipeline import convert, convert_graph
 from .power import PlatformEnergy, PowerEstimate, compare_platforms, estimate_power, find_profile
 from .powerfit import RailLog, fit_profile, read_rail_log
@@ -19,13 +25,16 @@ from .tutorial import TutorialTable, tutorial_table
 from .types import Conversion, Edge, SpikingLayer, SpikingNet, Trace
 
 __all__ = [
+    "REPLACEMENTS",
     "Conversion",
     "ConvertError",
+    "Diagnosis",
     "Edge",
     "EdgeTraffic",
     "EquivalenceGate",
     "Finding",
     "Graph",
+    "NirImport",
     "PlatformEnergy",
     "PowerEstimate",
     "PowerProfile",
@@ -38,19 +47,25 @@ __all__ = [
     "Trace",
     "TrafficReport",
     "TutorialTable",
+    "capture",
     "compare_platforms",
     "convert",
     "convert_graph",
     "count_synops",
+    "diagnose",
     "estimate_power",
     "find_peaks",
     "find_profile",
     "fit_profile",
     "load_net",
+    "load_nir",
+    "load_onnx",
     "load_profile",
     "peak_rate",
+    "read_nir",
     "read_rail_log",
     "save_net",
+    "save_nir",
     "save_profile",
     "simulate",
     "to_sinabs",

@@ -27,7 +27,7 @@ Cause = Literal[
 ]
 
 WEIGHTS_OFF = 0.1
-"""Error by weights and biases that counts as a fault. An intact layer has none; one rounded to 8 bits has up to 0.05."""
+"""Error by weights and biases that counts as a fault. An intact layer has none, one rounded to 8 bits up to 0.05."""
 
 BOUND_OFF = 0.15
 """Error by the lower bound that counts: half as much again as rounding to whole spikes makes at 20 spikes (0.1)."""
@@ -42,6 +42,7 @@ TOO_FEW_OFF = 0.5
 """Error by rounding to whole spikes that counts, where the most active neurons send no more than ``FEW_SPIKES``."""
 
 FEW_SPIKES = 3.0
+"""Spikes of the most active neurons below which rounding, half a spike on average, is a large part of them."""
 
 SCALE_SPAN = 1000.0
 """Scales of trained layers differ by less: weights further off are no missing scale, the layer is dead."""
@@ -51,7 +52,10 @@ SAME_FACTOR = 0.1
 rounding to 8 bits moves a weight of a tenth of the largest one by 4 %."""
 
 FACTOR_OFF = 0.05
-"""Relative distance within which two factors are the same."""
+"""Relative distance from 1 within which a factor makes no error worth naming."""
+
+POOL_FACTOR_OFF = 0.01
+"""Relative distance from a pool's area within which a factor is that area: a pool counted twice is exactly that."""
 
 UNDERFLOW = 0.5
 """Share of weights that become 0 in 8 bits from which the grid is too coarse. Gaussian weights lose about 1 %."""
@@ -76,7 +80,7 @@ class Verdict:
     fix: str
 
     def __str__(self) -> str:
-        return f"layer '{self.layer}': {self.cause}: {self.evidence} {self.fix}".rstrip()
+        return f"'{self.layer}': {self.cause}: {self.evidence} {self.fix}".rstrip()
 
 
 def size(values: NDArray[Any]) -> float:
@@ -135,13 +139,13 @@ def find_verdict(counts: LayerCounts) -> Verdict:
     if parts["clipping"] > CLIPPED_OFF:
         return _clipping_verdict(counts, parts["clipping"])
     if parts["lower bound"] > BOUND_OFF:
-        low = -(counts.layer.v_min or 0.0) / counts.layer.threshold
+        low = (counts.layer.v_min or 0.0) / counts.layer.threshold
         return _verdict(
             counts,
             "lower bound too tight",
-            f"the bound of {-low:.3g} thresholds takes potential from {counts.hit.mean():.0%} of the neurons, which "
+            f"the bound of {low:.3g} thresholds takes potential from {counts.hit.mean():.0%} of the neurons, which "
             f"makes an error of {parts['lower bound']:.0%} of its spikes.",
-            f"Try --v-min {-max(1.0, 4 * low):g}, or none.",
+            f"Try --v-min {min(-1.0, 4 * low):g}, or none.",
         )
     if parts["int8"] > GRID_OFF:
         return _grid_verdict(counts, parts["int8"])
@@ -154,7 +158,9 @@ def find_verdict(counts: LayerCounts) -> Verdict:
             f"{parts['rounding']:.0%}.",
             "Try more spikes for each frame (--spikes).",
         )
-    return Verdict(counts.layer.name, "healthy", f"error of its own {own_error(counts):.0%} of its spikes.", "")
+    if not counts.visits.any():
+        return _verdict(counts, "healthy", "nothing arrives at it.", "")
+    return _verdict(counts, "healthy", f"error of its own {own_error(counts):.0%} of its spikes.", "")
 
 
 def own_error(counts: LayerCounts) -> float:
@@ -178,8 +184,8 @@ def _clipping_verdict(counts: LayerCounts, error: float) -> Verdict:
         return _verdict(
             counts,
             "clipping",
-            f"the CNN cuts activations at {float(counts.ceiling.max()):.3g} spikes, spiking neurons do not: {share:.0%} "
-            f"of them send more, an error of {error:.0%}.",
+            f"the CNN cuts activations at {float(counts.ceiling.max()):.3g} spikes, spiking neurons do not: "
+            f"{share:.0%} of them send more, an error of {error:.0%}.",
             "Try nn.ReLU() in place of the bounded one, and train again.",
         )
     return _verdict(
@@ -228,13 +234,14 @@ def _weights_verdict(counts: LayerCounts, error: float) -> Verdict:
         return _verdict(
             counts,
             "dead layer",
-            f"no neuron ever fires, where the CNN's weights would give {counts.intended.sum():,.0f} spikes; its largest "
-            f"weight is {largest:.3g} thresholds.",
+            f"no neuron ever fires, where the CNN's weights would give {counts.intended.sum():,.0f} spikes; its "
+            f"largest weight is {largest:.3g} thresholds.",
             "Try the weights that convert() gave, or look whether training left the layer dead.",
         )
     lost, gaps = underflow(counts), float(np.mean((counts.node.weight != 0) & (counts.layer.weight == 0)))
     rows = counts.layer.weight.reshape(len(counts.layer.weight), -1)
-    cut_off = float(np.mean(~rows.any(axis=1)))
+    has_weights = rows.any(axis=1) & (factor is None or factor >= 1 / SCALE_SPAN)
+    cut_off = float(np.mean(~has_weights))
     if cut_off < DEAD_SHARE and (lost >= UNDERFLOW or gaps >= UNDERFLOW or _is_on_grid(rows) or _is_cut(rows)):
         return _verdict(
             counts,
@@ -249,7 +256,7 @@ def _weights_verdict(counts: LayerCounts, error: float) -> Verdict:
             counts,
             "dead layer",
             f"{dead:.0%} of its neurons never fire though those of the CNN are active, {cut_off:.0%} of its features "
-            "have no weights.",
+            "have no weights to speak of.",
             "Try the weights that convert() gave.",
         )
     return _verdict(
@@ -265,7 +272,7 @@ def _factor_verdict(counts: LayerCounts, factor: float) -> Verdict:
     seen = f"its weights over its threshold are {factor:.3g} times those of the scaled CNN"
     seen += f", and it sends {slope:.3g} spikes for each one asked for."
     area = counts.pool_area
-    if area > 1 and any(abs(factor / wrong - 1) <= FACTOR_OFF for wrong in (area, 1 / area)):
+    if area > 1 and any(abs(factor / wrong - 1) <= POOL_FACTOR_OFF for wrong in (area, 1 / area)):
         return _verdict(
             counts,
             "wrong pool factor",

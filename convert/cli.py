@@ -1,99 +1,177 @@
-"""The commands of conversion: ``convert`` and ``estimate``."""
+"""The command ``convert``."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-import math
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 import typer
 
 from spikeport.models.atomic import check_target
 from spikeport.models.console import emit, end_dry_run, hint, say
-from spikeport.models.zoo import load_network
 
+from .diagnose import Diagnosis, diagnosis_tables, run_diagnosis
 from .errors import CalibrationError, InputError
-from .published import PROFILES
-from .tables import conversion_tables, power_tables, synop_tables, tutorial_tables
+from .inputs import Calibration, Source, is_file, open_source, parse_bound, parse_shape, read_calibration
+from .normalize import Scaling
+from .pipeline import convert_graph
+from .store import net_bytes, net_hash, save_net
+from .tables import conversion_tables, findings_table, search_tables
+from .types import Conversion, SpikingNet
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from .geometry import Shape3
+    from .calibrate import Search
+    from .judging import Judge
+    from .nir_in import NirImport
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Check everything, write nothing.")]
 
-_MAX_FRAMES = 512
-_MAX_INPUTS = 2**26
+_V_MIN = "-1.0"
+_RULES = ("percentile", "max", "mse", "balance", "auto")
 
 
 def convert_command(
     context: typer.Context,
-    network: Annotated[str, typer.Argument(help="A name (digits, gesture, ...) or my_net.py:function.")],
+    network: Annotated[
+        str,
+        typer.Argument(
+            help="A name (digits, gesture, ...), my_net.py:function, package.module:function, .pt2, .onnx, .nir."
+        ),
+    ],
     weights: Annotated[
         Path | None, typer.Option(dir_okay=False, help="Its weights: .safetensors, .npz or .pt (weights only).")
     ] = None,
     out: Annotated[Path, typer.Option("--out", "-o", help="The spiking net to write.")] = Path("net.safetensors"),
-    input_shape: Annotated[str | None, typer.Option(help="channels,height,width; known for names.")] = None,
+    input_shape: Annotated[str | None, typer.Option(help="channels,height,width; known for names and files.")] = None,
     data: Annotated[
         str | None,
         typer.Option(
             help="Calibration: digits, nmnist:FOLDER, gestures:FOLDER, a recording, or an .npz with 'frames'."
         ),
     ] = None,
+    scale: Annotated[
+        str, typer.Option(help=f"How scales are found: {', '.join(_RULES)}; auto searches, on labelled data.")
+    ] = "percentile",
     percentile: Annotated[float, typer.Option(help="Percentile of the activations that is scaled.")] = 99.9,
     spikes: Annotated[float, typer.Option(help="Spikes that this percentile becomes, per frame.")] = 20.0,
     steps: Annotated[int, typer.Option(help="Time steps (leak ticks) a frame lasts; biases are spread over them.")] = 1,
-    v_min: Annotated[str, typer.Option(help="Lower bound of the potential in thresholds, or 'none'.")] = "-1.0",
+    v_min: Annotated[str, typer.Option(help="Lower bound of the potential in thresholds, or 'none'.")] = _V_MIN,
+    replace: Annotated[
+        str, typer.Option(help="Stand-ins for layers that cannot spike: maxpool=avgpool, or several with commas.")
+    ] = "",
+    budget: Annotated[float | None, typer.Option(help="With --scale auto: most synops a recording may cost.")] = None,
+    diagnose: Annotated[
+        bool, typer.Option("--diagnose", help="Say where the spiking net leaves the CNN, why, and what to turn.")
+    ] = False,
+    report: Annotated[Path | None, typer.Option(help="A page (.html) with the findings and the diagnosis.")] = None,
+    objective: Annotated[str, typer.Option(hidden=True, help="What auto judges: net, or chip (emulated).")] = "net",
+    per_channel: Annotated[bool, typer.Option("--per-channel", hidden=True, help="A scale for each feature.")] = False,
+    equalize: Annotated[bool, typer.Option("--equalize", hidden=True, help="Spread weights over the 8 bits.")] = False,
+    over: Annotated[
+        str, typer.Option(hidden=True, help="Activations of the percentile: positive or all.")
+    ] = "positive",
+    start: Annotated[str, typer.Option(hidden=True, help="Potential at the start: zero, half or calibrated.")] = "zero",
     dry_run: DryRun = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Convert a plain CNN to a spiking net, with one finding per layer."""
-    from spikeport.models.weights import load_weights
+    """Convert a CNN to a spiking net, with one finding per layer and a check after each rewrite.
 
-    from .normalize import Scaling
-    from .pipeline import convert
-    from .store import net_bytes, net_hash, save_net
-
-    inputs = (weights, Path(network.rpartition(":")[0] or network), data and Path(data))
-    check_target(out, suffixes=(".safetensors",), inputs=[Path(one) for one in inputs if one])
-    scaling, bound = Scaling(percentile, spikes, steps), _bound(v_min)
-    if data is None and scaling != Scaling():
-        say("Without --data nothing is scaled: --percentile, --spikes and --steps have no effect.")
+    Rarer options, here or in a TOML file: --objective net|chip, --per-channel, --equalize, --over positive|all,
+    --start zero|half|calibrated.
+    """
+    inputs = [Path(one) for one in (weights, Path(network.rpartition(":")[0] or network), data and Path(data)) if one]
+    check_target(out, suffixes=(".safetensors",), inputs=inputs)
+    if report is not None:
+        check_target(report, suffixes=(".html",), inputs=[*inputs, out])
+    if is_file(network, ".nir"):
+        ignored = [weights, data, budget, report, diagnose or None]
+        if any(ignored):
+            say("A .nir file holds a spiking net: only --input-shape, --v-min and --replace have an effect.")
+        bound = None if v_min == _V_MIN else parse_bound(v_min)
+        found = _read_nir(network, input_shape, v_min=bound, replace=_names(replace))
+        result = _written(out, found.net, {"network": Path(network).name, "findings": _dicts(found.findings)}, dry_run)
+        emit(result, [findings_table(found.findings)], as_json=as_json)
+        _end(context, out, dry_run=dry_run)
+        return
+    if scale not in _RULES:
+        raise InputError(f"--scale: expected one of {', '.join(_RULES)}, found '{scale}'. Try auto.")
+    rule: Any = scale if scale in ("mse", "balance") else "percentile"
+    options: Any = {"over": over, "per_channel": per_channel, "equalize": equalize, "start": start}
+    scaling = Scaling(100.0 if scale == "max" else percentile, spikes, steps, rule, **options)
+    bound = parse_bound(v_min)
+    if data is None:
+        _check_needs_no_data(scale, diagnose=diagnose, is_scaled=scaling != Scaling(), report=report)
+    if scale != "auto" and budget is not None:
+        raise InputError("--budget: expected --scale auto, which looks for scales within it. Try both.")
     with contextlib.redirect_stdout(sys.stderr):  # what the user's own file prints is no part of the result
-        entry = load_network(network)
-        shape = _shape(input_shape) if input_shape else entry.input_shape
-        if shape is None:
-            raise InputError(f"network '{network}': expected --input-shape channels,height,width, found none.")
-        if weights is not None:
-            load_weights(entry.module, weights)
-        frames = None if data is None else _calibration(data, shape)
-        conversion = convert(entry.module, shape, data=frames, scaling=scaling, v_min=bound)
-    notes = {
+        source = open_source(network, weights=weights, input_shape=input_shape)
+        samples = None if data is None else read_calibration(data, source.graph.input_shape)
+        search = None
+        if scale == "auto" and samples is not None:
+            search = _search(context, source, samples, _Wish(objective, budget, bound, _names(replace)))
+            conversion = search.conversion
+        else:
+            conversion = convert_graph(
+                source.graph,
+                data=None if samples is None else samples.frames,
+                scaling=scaling,
+                v_min=bound,
+                replace=_names(replace),
+                given=source.given,
+            )
+        diagnosis = None
+        if samples is not None and (diagnose or report is not None):
+            recordings, labels = samples.recordings, samples.labels
+            diagnosis = run_diagnosis(conversion, frames=samples.frames, recordings=recordings, labels=labels)
+    notes: dict[str, Any] = {
         "network": Path(network.partition(":")[0]).name,
         "data": None if data is None else data.partition(":")[0],
-        "scaling": None if data is None else dataclasses.asdict(scaling),
-        "findings": [dataclasses.asdict(finding) for finding in conversion.findings],
+        "scaling": None if data is None else dataclasses.asdict(search.best.setting.scaling if search else scaling),
+        "findings": _dicts(conversion.findings),
         "gate": dataclasses.asdict(conversion.gate),
-        "classes": list(entry.classes),
+        "gates": _dicts(conversion.gates),
+        "replacement": dataclasses.asdict(conversion.replacement) if conversion.replacement else None,
+        "classes": list(source.classes),
     }
-    net_bytes(conversion.net, notes)
+    result = _written(out, conversion.net, notes, dry_run)
+    shown = conversion_tables(conversion, is_untrained=source.is_untrained)
+    if search:
+        result["search"] = search.to_dict()
+        shown += search_tables(search)
+    if diagnosis:
+        result["diagnosis"] = diagnosis.to_dict()
+        shown += diagnosis_tables(diagnosis)
+    if report is not None and not dry_run:
+        _chip_side(context).write_conversion(report, conversion, diagnosis)
+        result["report"] = str(report)
+    emit(result, shown, as_json=as_json)
+    if report is not None and not dry_run:
+        say(f"Wrote {report}.")
+    _end(context, out, dry_run=dry_run)
+
+
+def _written(out: Path, net: SpikingNet, notes: dict[str, Any], dry_run: bool) -> dict[str, Any]:
+    """Write the net, unless it is a dry run, and return what is said of it as JSON."""
+    net_bytes(net, notes)
     if not dry_run:
-        save_net(conversion.net, out, notes=notes)
-    result = {
+        save_net(net, out, notes=notes)
+    kept = ("gate", "gates", "findings", "replacement")
+    return {
         "net": None if dry_run else str(out),
-        "sha256": net_hash(conversion.net),
-        "n_layers": len(conversion.net.layers),
-        "input_shape": list(conversion.net.input_shape),
-        "gate": notes["gate"],
-        "findings": notes["findings"],
+        "sha256": net_hash(net),
+        "n_layers": len(net.layers),
+        "input_shape": list(net.input_shape),
+        **{name: notes[name] for name in kept if name in notes},
     }
-    emit(result, conversion_tables(conversion, is_untrained=weights is None), as_json=as_json)
+
+
+def _end(context: typer.Context, out: Path, *, dry_run: bool) -> None:
     if dry_run:
         end_dry_run(context)
         return
@@ -101,87 +179,75 @@ def convert_command(
     hint(shlex.join(["spikeport", "plan", str(out)]))
 
 
-def estimate_command(
-    net: Annotated[Path, typer.Argument(dir_okay=False, help="A spiking net from `spikeport convert`.")],
-    recording: Annotated[Path, typer.Option("--input", "-i", help="A recording: .bs2, .bin, .npz, .npy.")],
-    dt_ms: Annotated[float, typer.Option(help="Time step of the simulation, in ms.")] = 10.0,
-    profile: Annotated[str, typer.Option(help=f"Power profile: {', '.join(PROFILES)}, or a .json file.")] = "speck2f",
-    slow_clock_hz: Annotated[float, typer.Option(help="Leak ticks per second, for the power of biases.")] = 0.0,
-    tutorial: Annotated[bool, typer.Option("--tutorial", help="Add the table of the CNN-to-Speck tutorial.")] = False,
-    as_json: JsonFlag = False,
-) -> None:
-    """Count synaptic operations exactly, and estimate power with its band and sources."""
-    from spikeport.models.files import read_events
-
-    from .power import estimate_power
-    from .simulate import simulate_events
-    from .store import load_net
-    from .synops import count_synops
-    from .tutorial import tutorial_table
-
-    if not 0.001 <= dt_ms <= 1e6:
-        raise InputError(f"--dt-ms: expected 0.001 to 1000000 ms, found {dt_ms}. Try 10.")
-    if recording.is_dir():
-        raise InputError(f"--input {recording}: expected one recording, found a folder. Try to name one file in it.")
-    spiking = load_net(net)
-    trace = simulate_events(spiking, read_events(recording), dt_us=round(dt_ms * 1000))
-    report = count_synops(spiking, trace)
-    power = estimate_power(report, profile, slow_clock_hz=slow_clock_hz)
-    legacy = tutorial_table(spiking, trace) if tutorial else None
-    result: dict[str, Any] = {"synops": report.to_dict(), "power": power.to_dict()}
-    if legacy:
-        result["tutorial"] = legacy.to_dict()
-    has_bias = any(layer.bias is not None and layer.bias.any() for layer in spiking.layers)
-    synops = synop_tables(report, how="exact for this simulation" if has_bias else "exact")
-    emit(result, [*synops, *power_tables(power), *(tutorial_tables(legacy) if legacy else ())], as_json=as_json)
-    if has_bias:
-        say(
-            f"Biases were added {trace.n_steps} times, once per step of {dt_ms:g} ms; on the chip they are added at "
-            "the rate of its slow clock, so the count there is another."
-        )
-    hint(shlex.join(["spikeport", "deploy", str(net), "--out", "program.safetensors"]))
+def _names(replace: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in replace.split(",") if name.strip())
 
 
-def _bound(text: str) -> float | None:
-    if text.strip().lower() == "none":
-        return None
-    try:
-        return float(text)
-    except ValueError:
-        raise InputError(f"--v-min: expected a number of 0 or less, or 'none', found '{text}'. Try -1.") from None
+def _dicts(records: Sequence[Any]) -> list[dict[str, Any]]:
+    return [dataclasses.asdict(record) for record in records]
 
 
-def _shape(text: str) -> Shape3:
-    parts = text.replace("x", ",").split(",")
-    if len(parts) != 3 or not all(part.strip().isdecimal() and 0 < len(part.strip()) <= 9 for part in parts):
-        raise InputError(f"--input-shape: expected three positive numbers such as 2,34,34, found '{text:.60}'.")
-    shape = int(parts[0]), int(parts[1]), int(parts[2])
-    if not 0 < math.prod(shape) <= _MAX_INPUTS:
-        raise InputError(f"--input-shape: expected 1 to {_MAX_INPUTS} inputs, found '{text}'. Try 2,34,34.")
-    return shape
+def _read_nir(network: str, input_shape: str | None, *, v_min: float | None, replace: tuple[str, ...]) -> NirImport:
+    from .nir_in import read_nir
+
+    shape = None if input_shape is None else parse_shape(input_shape)
+    if shape is not None and len(shape) != 3:
+        raise InputError(f"--input-shape: expected channels,height,width, found '{input_shape}'. Try 2,34,34.")
+    wanted = None if shape is None else (shape[0], shape[1], shape[2])
+    return read_nir(network, input_shape=wanted, v_min=v_min, replace=replace)
 
 
-def _calibration(data: str, shape: Shape3) -> NDArray[Any]:
-    """Return calibration frames: of an .npz with 'frames', or of recordings summed over their whole length."""
-    import numpy as np
+def _check_needs_no_data(scale: str, *, diagnose: bool, is_scaled: bool, report: Path | None) -> None:
+    if scale == "auto" or diagnose or report is not None:
+        what = "--scale auto" if scale == "auto" else "--diagnose" if diagnose else "--report"
+        raise CalibrationError(f"{what}: expected calibration data, found none. Try --data digits, or recordings.")
+    if is_scaled:
+        say("Without --data nothing is scaled: --scale, --percentile, --spikes and --steps have no effect.")
 
-    from spikeport.models.data import digits, frames_of, open_dataset
 
-    if data.endswith(".npz"):
-        from spikeport.models.files import read_frames
+@dataclasses.dataclass(frozen=True)
+class _Wish:
+    """What a search is asked for."""
 
-        frames = read_frames(data)
-        if frames is not None:
-            return frames
-    if data == "digits":  # no more of them are simulated than are used
-        recordings = digits("train", n=_MAX_FRAMES, size=shape[1]).recordings
-    else:
-        recordings = open_dataset(data, split="train", size=shape[1]).recordings[:_MAX_FRAMES]
-    sizes = {recording.sensor_size for recording in recordings}
-    if sizes != {shape[1:]}:
+    objective: str
+    budget: float | None
+    v_min: float | None
+    replace: tuple[str, ...]
+
+
+def _search(context: typer.Context, source: Source, samples: Calibration, wish: _Wish) -> Search:
+    from .calibrate import SearchSettings, search_graph
+    from .judging import judge_spiking, label_recordings
+
+    if samples.labels is None:
         raise CalibrationError(
-            f"calibration data '{data}': expected a sensor of {shape[1]}x{shape[2]} as the CNN's input, found "
-            f"{', '.join('x'.join(map(str, size)) for size in sorted(sizes))}. "
-            "Try data of the sensor that it was trained on."
+            "--scale auto: expected recordings whose classes are known, found none. "
+            "Try --data digits, nmnist:FOLDER or gestures:FOLDER, or --scale mse."
         )
-    return np.asarray(frames_of(recordings, merge_polarity=shape[0] == 1))
+    if wish.objective not in ("net", "chip"):
+        raise InputError(f"--objective: expected net or chip, found '{wish.objective}'. Try net.")
+    bounds = tuple(dict.fromkeys((wish.v_min, *SearchSettings().v_mins)))
+    merge = source.graph.input_shape[0] == 1
+    return search_graph(
+        source.graph,
+        label_recordings(samples.recordings, samples.labels, merge_polarity=merge),
+        objective=judge_spiking if wish.objective == "net" else _chip_side(context).judge(),
+        budget=wish.budget,
+        settings=SearchSettings(v_mins=bounds, replace=wish.replace),
+        given=source.given,
+    )
+
+
+class ChipSide(Protocol):
+    """What the chip's package adds to ``convert``, which does not know it: handed in as ``context.obj``."""
+
+    def judge(self) -> Judge:
+        """Return the judge that runs a net in the chip's integers."""
+
+    def write_conversion(self, path: Path, conversion: Conversion, diagnosis: Diagnosis | None) -> None:
+        """Write the page of a conversion."""
+
+
+def _chip_side(context: typer.Context) -> ChipSide:
+    side: ChipSide = context.find_root().obj
+    return side

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from spikeport.models.arrays import ArrayRecord, frozen
+from spikeport.models.events import Events
 
 from .causes import (
     INPUT_SPAN,
@@ -26,15 +27,19 @@ from .causes import (
     slope_through_origin,
     unit,
 )
+from .curves import CurvePoint, accuracy_curve, cnn_answers
 from .errors import InputError
-from .evaluate import outputs
+from .geometry import Shape3
 from .measure import LayerCounts, measure_layers
-from .simulate import simulate
-from .synops import count_synops
+from .rasters import spread, stack_rasters
+from .simulate import STEP_US
 from .types import Conversion
 
 N_POINTS = 2000
 """Most points of a layer that are kept for its picture."""
+
+N_RECORDINGS = 32
+"""Most recordings that ``run_diagnosis`` takes: some seconds for a small net."""
 
 _N_STEPS = 16
 """Time steps of a frame where neither the caller nor the biases of the net say how many."""
@@ -95,21 +100,6 @@ class LayerDiagnosis(ArrayRecord):
         return self.verdict.cause
 
 
-@dataclasses.dataclass(frozen=True)
-class CurvePoint:
-    """The net on the first ``n_steps`` of each recording.
-
-    Units: ``spikes`` of all layers and ``synops`` are means over the recordings; ``accuracy`` is the share of right
-    classes (None without labels), ``agreement`` the share of those that the CNN gives for the whole recording.
-    """
-
-    n_steps: int
-    spikes: float
-    synops: float
-    agreement: float
-    accuracy: float | None
-
-
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Diagnosis(ArrayRecord):
     """Where a spiking net leaves its CNN: a row for each layer, curves of the accuracy, and what to do.
@@ -140,8 +130,11 @@ class Diagnosis(ArrayRecord):
         """What is wrong and the knob to turn, as sentences."""
         if not self.problems:
             worst = max(self.layers, key=lambda layer: layer.own_error)
-            text = f"No bad layer: the largest error of a layer's own is {worst.own_error:.0%}, in '{worst.name}'."
-            return (text,)
+            text = f"No bad layer: the largest error of a layer's own is {worst.own_error:.0%}, in '{worst.name}'"
+            order = worst.parts.get("order", 0.0)
+            if order < worst.own_error / 2:
+                return (f"{text}.",)
+            return (f"{text}, most of it by the order of spikes: excitation that comes before inhibition fires.",)
         first, *rest = map(str, self.problems)
         return (f"First bad layer: {first}", *(f"Behind it, perhaps because of it: {text}" for text in rest))
 
@@ -189,10 +182,10 @@ def diagnose(
     measured = measure_layers(conversion, batch)
     own = np.array([own_error(counts) ** 2 for counts in measured])
     shares = own / (own.sum() or 1.0)
-    answers = _answers(conversion, batch)
+    answers = cnn_answers(conversion, batch)
     return Diagnosis(
         layers=tuple(_layer(counts, float(share)) for counts, share in zip(measured, shares, strict=True)),
-        curve=_curve(conversion, batch, answers, truth),
+        curve=accuracy_curve(conversion.net, batch, answers=answers, labels=truth),
         input=None if frames is None else _input_verdict(batch, np.asarray(frames)),
         cnn_accuracy=None if truth is None else float((answers == truth).mean()),
         n_samples=batch.shape[1],
@@ -200,34 +193,38 @@ def diagnose(
     )
 
 
-def diagnose_frames(
-    conversion: Conversion, frames: ArrayLike, *, labels: ArrayLike | None = None, n_steps: int | None = None
+def run_diagnosis(
+    conversion: Conversion,
+    *,
+    frames: ArrayLike | None = None,
+    recordings: Sequence[Events] = (),
+    labels: ArrayLike | None = None,
+    n_steps: int | None = None,
 ) -> Diagnosis:
-    """Return the diagnosis on frames, such as those of the calibration, each spread over ``n_steps``.
+    """Return the diagnosis on the first ``N_RECORDINGS`` recordings, in steps of ``STEP_US``; without any, on frames.
 
-    Without ``n_steps``: as many as the biases of the net are spread over, 16 where that is one or there are none.
-    Shapes: ``frames`` is ``[N, C, H, W]``; see ``spread`` for how they become events.
-    Raises: InputError as ``diagnose``.
+    Frames are spread over ``n_steps``; None: as many as the biases of the net are spread over, 16 where there are none.
+    They know no order of events, so recordings tell more. Where both are given, the recordings are compared with the
+    frames as those of the calibration.
+    Shapes: ``frames`` is ``[N, C, H, W]``, ``labels`` has one for each recording, or frame where there is none.
+    Raises: InputError as ``diagnose``, or where there is neither a frame nor a recording.
     """
-    array = np.asarray(frames)
-    array = array.reshape(len(array), *conversion.net.input_shape) if array.size else array
-    return diagnose(conversion, spread(array, n_steps or _bias_steps(conversion)), labels=labels, frames=array)
+    truth = None if labels is None else np.atleast_1d(np.asarray(labels))[:N_RECORDINGS]
+    shape = conversion.net.input_shape
+    array = None if frames is None else _frames(np.asarray(frames), shape)
+    if recordings:
+        given = stack_rasters(recordings[:N_RECORDINGS], STEP_US, merge_polarity=shape[0] == 1)
+        return diagnose(conversion, given, labels=truth, frames=array)
+    if array is None:
+        raise InputError("diagnosis: expected recordings or frames, found neither. Try the calibration data (--data).")
+    steps = _bias_steps(conversion) if n_steps is None else n_steps
+    return diagnose(conversion, spread(array[:N_RECORDINGS], steps), labels=truth, frames=array)
 
 
-def spread(frames: NDArray[Any], n_steps: int) -> NDArray[np.float32]:
-    """Return frames as rasters of ``n_steps``: whole numbers as evenly spaced events, others as a constant input.
-
-    Shapes: ``[N, C, H, W]`` to ``[T, N, C, H, W]``.
-    Law: the raster sums to the frames.
-    Raises: InputError for less than one step.
-    """
-    if n_steps < 1:
-        raise InputError(f"n_steps: expected at least 1, found {n_steps}. Try {_N_STEPS}.")
-    if np.any(frames < 0) or np.any(frames != np.rint(frames)):
-        return np.repeat((frames / n_steps).astype(np.float32)[None], n_steps, axis=0)
-    steps = np.arange(n_steps + 1).reshape(-1, 1, 1, 1, 1)
-    # Half an event ahead: a single one falls into the middle, not to the end with all others.
-    return np.diff(np.floor(frames * steps / n_steps + 0.5), axis=0).astype(np.float32)
+def _frames(array: NDArray[Any], shape: Shape3) -> NDArray[Any]:
+    if array.ndim < 2 or not array.size or math.prod(array.shape[1:]) != math.prod(shape):
+        raise InputError(f"frames: expected shape [N, {', '.join(map(str, shape))}], found {list(array.shape)}.")
+    return array.reshape(len(array), *shape)
 
 
 def _bias_steps(conversion: Conversion) -> int:
@@ -236,45 +233,9 @@ def _bias_steps(conversion: Conversion) -> int:
         node = conversion.scaled[layer.name]
         meant, added = getattr(node, "bias", None), layer.bias
         if meant is not None and added is not None and added.any():
-            steps = round(float(meant @ meant / (meant @ added) * layer.threshold)) if meant @ added > 0 else 1
-            if steps > 1:
-                return steps
-            return 1
+            product = float(meant @ added) / layer.threshold
+            return max(1, round(float(meant @ meant) / product)) if product > 0 else _N_STEPS
     return _N_STEPS
-
-
-def _answers(conversion: Conversion, batch: NDArray[Any]) -> NDArray[np.int64]:
-    """Return the class that the CNN gives for each recording."""
-    import torch
-
-    frames = batch.sum(axis=0, dtype=np.float64)
-    parts = [torch.from_numpy(frames[i : i + 64].copy()) for i in range(0, len(frames), 64)]
-    found = [outputs(conversion.scaled, part).argmax(1).numpy() for part in parts]
-    return np.concatenate(found)
-
-
-def _curve(
-    conversion: Conversion, batch: NDArray[Any], answers: NDArray[np.int64], truth: NDArray[Any] | None
-) -> tuple[CurvePoint, ...]:
-    net = conversion.net
-    if net.output_shape is None:
-        return ()
-    n_steps, n = batch.shape[:2]
-    lengths = sorted({2**k for k in range(math.floor(math.log2(n_steps)) + 1)} | {n_steps})
-    points = []
-    for length in lengths:
-        trace = simulate(net, batch[:length])
-        given = trace.predictions()
-        points.append(
-            CurvePoint(
-                n_steps=length,
-                spikes=sum(int(counts.sum()) for counts in trace.counts) / n,
-                synops=count_synops(net, trace).total / n,
-                agreement=float((given == answers).mean()),
-                accuracy=None if truth is None else float((given == truth).mean()),
-            )
-        )
-    return tuple(points)
 
 
 def _input_verdict(batch: NDArray[Any], frames: NDArray[Any]) -> Verdict | None:
@@ -285,7 +246,8 @@ def _input_verdict(batch: NDArray[Any], frames: NDArray[Any]) -> Verdict | None:
     return Verdict(
         "input",
         "input unlike calibration",
-        f"a recording holds {here:,.4g} events on average, a calibration frame {there:,.4g}: {ratio:.3g} times as many.",
+        f"a recording holds {here:,.4g} events on average, {ratio:.3g} times as many as a calibration frame "
+        f"({there:,.4g}).",
         "Try calibration frames like these recordings (--data), or windows with as many events.",
     )
 
@@ -384,7 +346,7 @@ def diagnosis_tables(diagnosis: Diagnosis) -> list[object]:
             (
                 str(point.n_steps),
                 round(point.spikes),
-                round(point.synops),
+                None if point.synops is None else round(point.synops),
                 100 * point.agreement,
                 *(() if point.accuracy is None else (100 * point.accuracy,)),
             )

@@ -38,7 +38,9 @@ def equalized_gains(graph: Graph, gains: Gains, found: Mapping[str, Activations]
             scaled, _ = apply_gains(graph, moved)
             n = len(first[name])
             before = _relative(np.abs(_weights(scaled, name)).max(axis=(1, 2, 3)))
-            after = np.max([_relative(column_ranges(scaled, read))[shift : shift + n] for read, shift in behind], axis=0)
+            after = np.max(
+                [_relative(column_ranges(scaled, read))[shift : shift + n] for read, shift in behind], axis=0
+            )
             is_used = before * after > 0
             wanted = moved[name] * np.sqrt(np.divide(after, before, out=np.ones(n), where=is_used))
             factor = np.clip(wanted / first[name], 1 / _MAX_FACTOR, _MAX_FACTOR)

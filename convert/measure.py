@@ -1,4 +1,4 @@
-"""What each layer of a spiking net does with the spikes that reach it, beside what the CNN's layer would make of them."""
+"""What each layer of a spiking net makes of the spikes that reach it, and what the CNN's layer would."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def measure_layers(conversion: Conversion, raster: NDArray[Any]) -> tuple[LayerC
 def _check_layers(conversion: Conversion) -> None:
     problems = []
     for layer in conversion.net.layers:
-        node = conversion.scaled[layer.name] if layer.name in conversion.scaled else None
+        node = conversion.scaled[layer.name] if layer.name in conversion.scaled else None  # noqa: SIM401  # no dict
         if not isinstance(node, Conv) or node.weight.shape != layer.weight.shape:
             found = list(node.weight.shape) if isinstance(node, Conv) else "none"
             problems.append(
@@ -176,7 +176,12 @@ def _rerun(layer: SpikingLayer, arriving: Counts) -> tuple[Counts, NDArray[np.fl
 
 
 def _visits(layer: SpikingLayer, arriving: Counts) -> Counts:
-    """Return how often each neuron is updated: once for each spike within its window, whatever the weight."""
+    """Return how often each neuron is updated: once for each spike within its window, whatever the weight.
+
+    Where a constant stands in for events there is no such number: infinity.
+    """
+    if np.any(arriving != np.rint(arriving)):
+        return np.full((arriving.shape[1], *layer.out_shape), np.inf, np.float32)
     ones = dataclasses.replace(layer, weight=np.ones_like(layer.weight), bias=None, v_init=None, threshold=1.0)
     return _rerun(ones, arriving.sum(axis=0, keepdims=True))[0]
 
@@ -262,11 +267,12 @@ def _neurons(scaled: Graph, name: str) -> Relu | None:
 def _ceiling(relu: Relu | None, layer: SpikingLayer) -> Counts | None:
     if relu is None or relu.ceiling is None:
         return None
-    return np.broadcast_to(np.asarray(relu.ceiling, np.float32), layer.out_shape[:1]).reshape(-1, 1, 1)
+    bounds = np.broadcast_to(np.asarray(relu.ceiling, np.float32), layer.out_shape[:1])
+    return np.asarray(bounds.reshape(-1, 1, 1), np.float32)
 
 
 def _rectified(value: Any, ceiling: Counts | None) -> Counts:
-    positive = np.maximum(value.numpy(), 0.0)
+    positive = np.asarray(np.maximum(value.numpy(), 0.0), np.float32)
     return positive if ceiling is None else np.minimum(positive, ceiling)
 
 

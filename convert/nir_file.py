@@ -151,8 +151,7 @@ def _dataset(key: str, dataset: Any, budget: dict[str, int]) -> Any:
 
 
 def _text(value: object) -> str:
-    text = value.decode("utf8", "replace") if isinstance(value, bytes) else str(value)
-    return text[:_MAX_ITEMS]
+    return value.decode("utf8", "replace") if isinstance(value, bytes) else str(value)
 
 
 def _graph_of(tree: Fields, where: str) -> Fields:

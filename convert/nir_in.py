@@ -62,8 +62,8 @@ def read_nir(
     - A spike is an impulse that adds its weight times ``r`` (sinabs, Norse: ``r`` is 1), and a bias is added once per
       step. SpikingJelly and snnTorch take it as a current over a step of ``dt``, with ``r`` one over ``dt`` of 0.1 ms:
       an ``r`` of 10000 is 1. Any other step needs ``dt_s``; ``r`` is then multiplied by it.
-    - An IF node keeps what is left over its threshold, as NIR up to 1.0.4 says and sinabs and snnTorch do. NIR from
-      1.0.5 on sets the potential to ``v_reset``, as Norse and SpikingJelly do; a ``v_reset`` of 0 is read all the same,
+    - An IF node keeps what is left over its threshold, as NIR up to 1.0.5 says and sinabs and snnTorch do. NIR from
+      1.0.6 on sets the potential to ``v_reset``, as Norse and SpikingJelly do; a ``v_reset`` of 0 is read all the same,
       said in the finding, because snnTorch writes it too. Any other is refused.
     - In one step neurons here fire as often as whole thresholds fit, those of snnTorch, Norse and SpikingJelly once.
     - Norse and snnTorch fire above the threshold, sinabs, SpikingJelly and this package at it.
@@ -78,7 +78,8 @@ def read_nir(
         raise InputError(f"input_shape: expected (channels, height, width), found {tuple(input_shape)}.")
     file = read_nir_file(path)
     try:
-        return _assembled(file, reading, input_shape)
+        with np.errstate(all="ignore"):  # weights that overflow are refused by the records
+            return _assembled(file, reading, input_shape)
     except InvalidNetError as cause:
         raise NetFileError(f"{file.name}: {cause}") from cause
 
@@ -231,7 +232,8 @@ def _name(node: NirNode, so_far: _Assembly) -> str:
     sources = so_far.file.inputs[node.name]
     before = next((other for other in so_far.file.nodes if other.name == sources[0]), node)
     owner = before if len(sources) == 1 and before.kind in WEIGHTS and before.name not in taken else node
-    name = f"{owner.kind.lower()}{owner.name}" if owner.name.isdecimal() else owner.name
+    kind = owner.kind.lower().removesuffix("2d").removesuffix("1d")
+    name = f"{kind}{owner.name}" if owner.name.isdecimal() else owner.name
     return name if name not in taken else f"{name}@{len(taken) + 1}"
 
 

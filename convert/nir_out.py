@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import re
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from spikeport.models.atomic import write_atomic
 
 from .errors import UnsupportedLayerError
-from .geometry import pooled
+from .geometry import Shape3, pooled
 from .graph import Finding
 from .kernels import dense_kernel
 from .types import INPUT, Edge, SpikingLayer, SpikingNet
@@ -44,17 +45,16 @@ def nir_bytes(net: SpikingNet, notes: Mapping[str, Any] | None = None) -> bytes:
     each Output starts) and ``spikeport_notes``, as JSON. They lie there because nir 1.0.4 has none for Conv2d and
     Output.
     Law: equal nets and notes give equal bytes.
-    Raises: UnsupportedLayerError for what NIR cannot say: a transposed convolution, the same edge twice.
+    Raises: UnsupportedLayerError for a transposed convolution, which NIR has not.
     """
     import nir
 
     _refuse(net)
-    nodes: dict[str, nir.NIRNode] = {"input": nir.Input({"input": np.array(net.input_shape)})}
-    edges: list[tuple[str, str]] = []
     names = _names(net)
     spikes = {INPUT: "input"} | {index: f"{name}_if" for index, name in enumerate(names)}
+    wiring = _Wiring(spikes, {"input": nir.Input({"input": np.array(net.input_shape)})})
     for index, layer in enumerate(net.layers):
-        nodes[spikes[index]] = nir.IF(
+        wiring.nodes[spikes[index]] = nir.IF(
             r=np.ones(layer.out_shape),
             v_threshold=np.full(layer.out_shape, layer.threshold),
             metadata=_metadata(layer, index),
@@ -62,10 +62,11 @@ def nir_bytes(net: SpikingNet, notes: Mapping[str, Any] | None = None) -> bytes:
         for part, (shift, incoming) in enumerate(_parts(net, index)):
             name = names[index] if not part else f"{names[index]}_{part}"
             width = pooled(net.source_shape(incoming[0]), incoming[0].pool)[0]
-            nodes[name] = _conv(layer, slice(shift, shift + width), with_bias=not part)
-            edges += [(_pooled(edge, spikes, nodes, edges), name) for edge in incoming]
-            edges.append((name, spikes[index]))
-    outputs = _add_outputs(net, spikes, nodes, edges)
+            wiring.nodes[name] = _conv(layer, slice(shift, shift + width), with_bias=not part)
+            for edge in incoming:
+                wiring.connect(edge, name)
+            wiring.edges.append((name, spikes[index]))
+    outputs = _add_outputs(net, wiring)
     metadata = {
         "spikeport_format": FORMAT,
         "spikeport_edges": json.dumps([[e.source, e.target, e.pool, e.feature_shift] for e in net.edges]),
@@ -73,7 +74,7 @@ def nir_bytes(net: SpikingNet, notes: Mapping[str, Any] | None = None) -> bytes:
         "spikeport_notes": json.dumps(dict(notes or {}), sort_keys=True, allow_nan=False),
     }
     stream = io.BytesIO()
-    nir.write(stream, nir.NIRGraph(nodes, edges, metadata=metadata))
+    nir.write(stream, nir.NIRGraph(wiring.nodes, wiring.edges, metadata=metadata))
     return stream.getvalue()
 
 
@@ -83,10 +84,6 @@ def _refuse(net: SpikingNet) -> None:
         for layer in net.layers
         if layer.upsample != (1, 1)
     ]
-    for edge in dict.fromkeys(edge for edge in net.edges if net.edges.count(edge) > 1):
-        target = "output" if edge.target is None else net.layers[edge.target].name
-        reason = f"the edge from {edge.source} comes twice, which NIR cannot say. Try weights twice as large"
-        found.append(Finding(target, "Edge", "refused", f"{reason}, or save_net."))
     if found:
         text = "\n".join(f"layer '{finding.node}': {finding.detail}" for finding in found)
         raise UnsupportedLayerError(text, tuple(found))
@@ -150,33 +147,39 @@ def _conv(layer: SpikingLayer, channels: slice, *, with_bias: bool) -> nir.Conv2
     )
 
 
-def _pooled(edge: Edge, spikes: Mapping[int, str], nodes: dict[str, nir.NIRNode], edges: list[tuple[str, str]]) -> str:
-    """Return the node that an edge leaves, a pool of its own behind the source where the edge pools."""
+@dataclasses.dataclass
+class _Wiring:
+    """The graph as far as it is written: nodes, edges, and which node sends the spikes of which layer."""
+
+    spikes: Mapping[int, str]
+    nodes: dict[str, nir.NIRNode]
+    edges: list[tuple[str, str]] = dataclasses.field(default_factory=list)
+
+    def connect(self, edge: Edge, target: str) -> None:
+        """Add an edge, with a pool where it pools; NIR's edges are a set, so the same edge again has its own pool."""
+        import nir
+
+        source = self.spikes[edge.source]
+        name, number = source, 0
+        while (name, target) in self.edges or (name == source and edge.pool != (1, 1)):
+            name = f"{source}_pool{edge.pool[0]}x{edge.pool[1]}" + (f"_{number}" if number else "")
+            number += 1
+        if name not in self.nodes:
+            self.nodes[name] = nir.SumPool2d(np.array(edge.pool), np.array(edge.pool), np.array((0, 0)))
+            self.edges.append((source, name))
+        self.edges.append((name, target))
+
+
+def _add_outputs(net: SpikingNet, wiring: _Wiring) -> dict[str, int]:
+    """Add an Output node for each map that leaves the net; return the features at which they start."""
     import nir
 
-    source = spikes[edge.source]
-    if edge.pool == (1, 1):
-        return source
-    name = f"{source}_pool{edge.pool[0]}x{edge.pool[1]}"
-    if name not in nodes:
-        nodes[name] = nir.SumPool2d(np.array(edge.pool), np.array(edge.pool), np.array((0, 0)))
-        edges.append((source, name))
-    return name
-
-
-def _add_outputs(
-    net: SpikingNet, spikes: Mapping[int, str], nodes: dict[str, nir.NIRNode], edges: list[tuple[str, str]]
-) -> dict[str, int]:
-    """Add an Output node for each feature at which outputs start; return these features."""
-    import nir
-
-    outputs = {}
-    ends = [edge for edge in net.edges if edge.target is None]
-    for number, shift in enumerate(sorted({edge.feature_shift for edge in ends})):
-        name = "output" if not number else f"output_{number}"
-        own = [edge for edge in ends if edge.feature_shift == shift]
-        shape = pooled(net.source_shape(own[0]), own[0].pool)
-        nodes[name] = nir.Output({"output": np.array(shape)})
-        outputs[name] = shift
-        edges += [(_pooled(edge, spikes, nodes, edges), name) for edge in own]
-    return outputs
+    outputs: dict[tuple[int, Shape3], str] = {}
+    for edge in net.edges:
+        if edge.target is None:
+            key = edge.feature_shift, pooled(net.source_shape(edge), edge.pool)
+            if key not in outputs:
+                outputs[key] = f"output_{len(outputs)}" if outputs else "output"
+                wiring.nodes[outputs[key]] = nir.Output({"output": np.array(key[1])})
+            wiring.connect(edge, outputs[key])
+    return {name: shift for (shift, _), name in outputs.items()}

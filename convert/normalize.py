@@ -9,9 +9,10 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .errors import CalibrationError, WeightValueError
 from .equalize import equalized_gains
+from .errors import CalibrationError, WeightValueError
 from .graph import Graph, Input
+from .shares import cost_shares
 from .thresholds import Activations, balanced_scales, mse_scales, observe, percentile_scales
 
 _MAX_RATIO = 16.0
@@ -24,11 +25,13 @@ class Scaling:
 
     Units: the scale of a layer is the activation that becomes ``spikes`` spikes per calibration frame. ``rule`` finds
     it: the ``percentile`` (0 to 100; 100 is the maximum) of the layer's activations, ``over`` the positive ones or all;
-    the scale with the least squared error when activations are rounded to spikes and clipped at it (mse); or the one
-    that balances what is clipped (balance); with ``per_channel`` one for each feature. ``equalize`` moves the scales of
-    features so that weights use all of the 8 bits. ``start`` is the potential before the first event: zero, half a
-    threshold, or what calibration finds per neuron. ``n_steps`` is the number of time steps (or leak ticks) that one
-    calibration frame lasts: a bias is added once per step, so each step adds ``bias / n_steps``.
+    the scale with the least squared error when activations are rounded to spikes and clipped at it (mse); the one that
+    balances what is clipped and what is rounded (balance); or 1 (trained), which leaves all weights their ratio. With
+    ``per_channel`` each feature has its own. ``equalize`` moves the scales of features so that weights use all of the 8
+    bits. ``share`` says whether every layer has ``spikes``, or (cost) up to 4 times as many where they cause fewer
+    synops than in the most expensive layer. ``start`` is the potential before the first event: zero, half a threshold,
+    or what calibration finds per neuron. ``n_steps`` is the number of time steps (or leak ticks) that one calibration
+    frame lasts: a bias is added once per step, so each step adds ``bias / n_steps``.
     Law: doubling ``spikes`` doubles the weights that read the input and every bias, and nothing else.
     Source: percentile: Rueckauer et al., Frontiers in Neuroscience 11:682 (2017), here with biases too; mse and
     calibrated: Li et al., ICML 2021; half: Deng and Gu, ICLR 2021; equalize: Nagel et al., ICCV 2019.
@@ -37,11 +40,12 @@ class Scaling:
     percentile: float = 99.9
     spikes: float = 20.0
     n_steps: int = 1
-    rule: Literal["percentile", "mse", "balance"] = "percentile"
+    rule: Literal["percentile", "mse", "balance", "trained"] = "percentile"
     over: Literal["positive", "all"] = "positive"
     per_channel: bool = False
     equalize: bool = False
     start: Literal["zero", "half", "calibrated"] = "zero"
+    share: Literal["equal", "cost"] = "equal"
 
     def __post_init__(self) -> None:
         if not 0 < self.percentile <= 100:
@@ -60,9 +64,10 @@ class Scaling:
 
 
 _CHOICES = {
-    "rule": ("percentile", "mse", "balance"),
+    "rule": ("percentile", "mse", "balance", "trained"),
     "over": ("positive", "all"),
     "start": ("zero", "half", "calibrated"),
+    "share": ("equal", "cost"),
 }
 
 
@@ -107,6 +112,9 @@ def gains_of(graph: Graph, found: Mapping[str, Activations], scaling: Scaling) -
             "Try more frames, or look whether training left these layers dead."
         )
     gains = {name: scaling.spikes / _scales(activations, scaling) for name, activations in found.items()}
+    if scaling.share == "cost":
+        shares = cost_shares(graph, gains, found)
+        gains = {name: gain * shares[name] for name, gain in gains.items()}
     return equalized_gains(graph, gains, found) if scaling.equalize else gains
 
 
@@ -125,6 +133,8 @@ def _by_rule(found: Activations, scaling: Scaling) -> NDArray[np.float64]:
     match scaling.rule:
         case "mse":
             return mse_scales(found, scaling.spikes, start=0.0 if scaling.start == "zero" else 0.5)
+        case "trained":
+            return np.ones(len(found.values))
         case "balance":
             return balanced_scales(found, scaling.spikes)
     return percentile_scales(found, scaling.percentile, positive=scaling.over == "positive")

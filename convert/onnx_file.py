@@ -3,35 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
-import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from .errors import CaptureError, InputError, NetFileError
+from .errors import CaptureError, ConvertError, InputError, NetFileError
 from .graph import Shape
+from .onnx_constants import MAX_BYTES, Array, Constants, first_line
 
 if TYPE_CHECKING:
     import onnx
 
-MAX_BYTES = 1 << 30
-"""Of the file, and of its constants together."""
-
 N_BATCH = 2
 """The batch size that stands for an open one."""
 
-_FOLDED = (
-    *("Identity", "Cast", "Transpose", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Concat", "Slice", "Gather"),
-    *("Add", "Sub", "Mul", "Div", "Neg", "Sqrt", "Reciprocal", "Pow", "Shape", "Size", "ConstantOfShape", "Expand"),
-)
-"""What is computed ahead where all operands are constants."""
+_FEW = 1024
+"""Constants of up to so many entries may be sizes; of larger ones the sizes of results need the shape only."""
 
 _INDEX_SOURCES = ("Shape", "Size")
-
-Array = NDArray[Any]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -52,16 +43,15 @@ class Operation:
 
 @dataclasses.dataclass(frozen=True)
 class OnnxFile:
-    """The operations of an ONNX file in order, its input and its output; ``input_shape`` has the batch axis in front.
+    """The operations of an ONNX file in order, its input and its output.
 
-    ``is_open`` says that the file leaves the batch size open.
+    Shapes: ``input_shape`` has the batch axis in front, ``N_BATCH`` where the file leaves it open.
     """
 
     operations: tuple[Operation, ...]
     input: str
     input_shape: Shape
     output: str
-    is_open: bool
 
 
 def read_onnx_file(path: str | Path, *, input_shape: Shape | None = None) -> OnnxFile:
@@ -75,31 +65,27 @@ def read_onnx_file(path: str | Path, *, input_shape: Shape | None = None) -> Onn
     file = Path(path)
     model = _model(file)
     graph = model.graph
-    constants = _Constants(file)
+    constants = Constants(file)
     try:
         for tensor in graph.initializer:
             constants.add(tensor.name, tensor)
         if graph.sparse_initializer:
             raise ValueError("its weights are sparse, which is not read")
-        given = _only_input(file, graph, constants)
-        shape, is_open = _input_shape(file, given, input_shape)
+        given = _input(file, graph, constants, input_shape)
         _check_order(graph, {given.name, *constants.arrays})
-        shapes = _inferred(model, given.name, shape)
-        operations = tuple(_operations(graph, constants, shapes, given.name))
+        nodes = [node for node in graph.node if not constants.fold(node)]
+        shapes = _inferred(model, nodes, given, constants.arrays)
+        names = _names(nodes, given.name)
+        operations = tuple(_operations(nodes, constants, shapes, names))
+    except ConvertError:
+        raise
     except ValueError as cause:
-        if isinstance(cause, (CaptureError, NetFileError)):
-            raise
-        raise NetFileError(f"{file.name}: {_line(cause)}. Try exporting the network again.") from cause
+        raise NetFileError(f"{file.name}: {first_line(cause)}. Try exporting the network again.") from cause
     if len(graph.output) != 1:
         raise CaptureError(
             f"{file.name}: expected a network with one output, found {len(graph.output)}. Try exporting one of them."
         )
-    return OnnxFile(operations, given.name, shape, graph.output[0].name, is_open)
-
-
-def _line(cause: BaseException) -> str:
-    lines = str(cause).strip().splitlines() or [type(cause).__name__]
-    return lines[0].rstrip(".")[:200]
+    return OnnxFile(operations, given.name, given.shape, graph.output[0].name)
 
 
 def _model(file: Path) -> onnx.ModelProto:
@@ -127,6 +113,8 @@ def _model(file: Path) -> onnx.ModelProto:
         raise NetFileError(
             f"{file.name}: expected an ONNX file, found one without operations. Try exporting the network again."
         )
+    if not all(isinstance(text, str) for text in _texts(model.graph)):  # protobuf gives what is no text as bytes
+        raise NetFileError(f"{file.name}: expected names of plain text, found others. Try exporting the network again.")
     versions = [entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")]
     if versions and not 7 <= versions[0] <= onnx.defs.onnx_opset_version():
         known = onnx.defs.onnx_opset_version()
@@ -136,71 +124,25 @@ def _model(file: Path) -> onnx.ModelProto:
     return model
 
 
-class _Constants:
-    """The arrays of a file by name, read once, and never more than ``MAX_BYTES`` of them."""
-
-    def __init__(self, file: Path) -> None:
-        self.arrays: dict[str, Array] = {}
-        self._file = file
-        self._left = MAX_BYTES
-
-    def reserve(self, n_bytes: int) -> None:
-        """Count what is about to be held, or refuse it."""
-        self._left -= n_bytes
-        if self._left < 0:
-            raise ValueError(f"expected at most {MAX_BYTES} bytes of constants, found more")
-
-    def add(self, name: str, tensor: onnx.TensorProto) -> None:
-        """Take a tensor in; text and numbers of 4 bits are refused."""
-        from onnx import TensorProto, helper, numpy_helper
-
-        try:
-            dtype = np.dtype(helper.tensor_dtype_to_np_dtype(tensor.data_type))
-        except (KeyError, TypeError) as cause:
-            raise ValueError(f"constant '{name}': expected numbers, found data type {tensor.data_type}") from cause
-        if any(edge < 0 for edge in tensor.dims) or tensor.data_type == TensorProto.STRING:
-            raise ValueError(f"constant '{name}': expected numbers of a shape, found {list(tensor.dims)}")
-        n_bytes = math.prod(tensor.dims) * dtype.itemsize
-        self.reserve(n_bytes)
-        if tensor.data_location == TensorProto.EXTERNAL:
-            raw = self._external(name, tensor, n_bytes)
-            array = np.frombuffer(raw, dtype.newbyteorder("<")).reshape(tuple(tensor.dims))
-        else:
-            try:
-                array = numpy_helper.to_array(tensor)
-            except (ValueError, TypeError) as cause:
-                raise ValueError(f"constant '{name}': expected {n_bytes} bytes of {dtype}, found others") from cause
-        self.arrays[name] = _plain(array)
-
-    def _external(self, name: str, tensor: onnx.TensorProto, n_bytes: int) -> bytes:
-        entries = {entry.key: entry.value for entry in tensor.external_data}
-        folder = self._file.parent.resolve()
-        where = (folder / entries.get("location", "")).resolve()
-        if where.parent != folder or not where.is_file():
-            raise ValueError(
-                f"constant '{name}': expected its numbers in a file beside this one, found "
-                f"'{Path(entries.get('location', '')).name:.60}' elsewhere or missing"
-            )
-        try:
-            start, length = int(entries.get("offset", "0")), int(entries.get("length", str(n_bytes)))
-        except ValueError:
-            start, length = -1, -1
-        if start < 0 or length != n_bytes:
-            raise ValueError(f"constant '{name}': expected {n_bytes} bytes in '{where.name}', found {length}")
-        with where.open("rb") as stream:
-            stream.seek(start)
-            raw: bytes = stream.read(n_bytes)
-        if len(raw) != n_bytes:
-            raise ValueError(f"constant '{name}': expected {n_bytes} bytes in '{where.name}', found {len(raw)}")
-        return raw
+def _texts(graph: onnx.GraphProto) -> Iterator[object]:
+    """Yield every name in a graph."""
+    for node in graph.node:
+        yield from (node.name, node.op_type, node.domain, *node.input, *node.output)
+        yield from (attribute.name for attribute in node.attribute)
+    for named in (*graph.input, *graph.output, *graph.initializer):
+        yield named.name
 
 
-def _plain(array: Array) -> Array:
-    """Return numbers in a type that numpy and torch share: bfloat16 and its like become float32."""
-    return array if array.dtype.kind in "biuf" and array.dtype.itemsize <= 8 else array.astype(np.float32)
+@dataclasses.dataclass(frozen=True)
+class _Value:
+    """The input: its name, its shape with the batch axis, and the number of its element type."""
+
+    name: str
+    shape: Shape
+    element: int
 
 
-def _only_input(file: Path, graph: onnx.GraphProto, constants: _Constants) -> onnx.ValueInfoProto:
+def _input(file: Path, graph: onnx.GraphProto, constants: Constants, wanted: Shape | None) -> _Value:
     given = [value for value in graph.input if value.name not in constants.arrays]
     if len(given) != 1:
         names = ", ".join(f"'{value.name}'" for value in given) or "none"
@@ -208,15 +150,10 @@ def _only_input(file: Path, graph: onnx.GraphProto, constants: _Constants) -> on
             f"{file.name}: expected a network with one input, found {len(given)} ({names}). "
             "Try exporting a wrapper that sets the others."
         )
-    if not given[0].type.HasField("tensor_type"):
-        raise CaptureError(f"{file.name}: input '{given[0].name}': expected a tensor, found another type.")
-    only: onnx.ValueInfoProto = given[0]
-    return only
-
-
-def _input_shape(file: Path, given: onnx.ValueInfoProto, wanted: Shape | None) -> tuple[Shape, bool]:
-    """Return the shape of the input with its batch axis, and whether the file leaves the batch open."""
-    axes = [axis.dim_value if axis.dim_value > 0 else None for axis in given.type.tensor_type.shape.dim]
+    name, tensor = given[0].name, given[0].type.tensor_type
+    if not given[0].type.HasField("tensor_type") or not tensor.elem_type or not name.isprintable() or not name:
+        raise CaptureError(f"{file.name}: input '{name!s:.40}': expected a named tensor. Try exporting it again.")
+    axes = [axis.dim_value if axis.dim_value > 0 else None for axis in tensor.shape.dim]
     if not axes and wanted is not None:
         axes = [None] * (len(wanted) + 1)
     said = "x".join("?" if axis is None else str(axis) for axis in axes) or "unknown"
@@ -231,8 +168,10 @@ def _input_shape(file: Path, given: onnx.ValueInfoProto, wanted: Shape | None) -
     fits = len(shape) == len(axes) - 1 and all(axis in (None, edge) for axis, edge in zip(axes[1:], shape, strict=True))
     if not fits or min(shape) < 1:
         found = "x".join(map(str, shape))
-        raise InputError(f"input_shape: expected a shape that fits the file's input of {said}, found {found}.")
-    return (axes[0] or N_BATCH, *shape), axes[0] is None
+        raise InputError(
+            f"input_shape: expected a shape that fits the input of {file.name}, {said}, found {found}. {try_one}"
+        )
+    return _Value(name, (axes[0] or N_BATCH, *shape), tensor.elem_type)
 
 
 def _check_order(graph: onnx.GraphProto, known: set[str]) -> None:
@@ -252,24 +191,41 @@ def _check_order(graph: onnx.GraphProto, known: set[str]) -> None:
             raise ValueError(f"its output '{output.name}' is given by no operation")
 
 
-def _inferred(model: onnx.ModelProto, given: str, shape: Shape) -> dict[str, tuple[Shape | None, str]]:
+def _inferred(
+    model: onnx.ModelProto, nodes: Sequence[onnx.NodeProto], given: _Value, arrays: Mapping[str, Array]
+) -> dict[str, tuple[Shape | None, str]]:
     """Return shape and type of every value, for one shape of the input."""
     import onnx
+    from onnx import helper, numpy_helper
 
-    fixed = onnx.ModelProto()
-    fixed.CopyFrom(model)
-    del fixed.graph.value_info[:]
-    for value in (*fixed.graph.input, *fixed.graph.output):
-        value.type.tensor_type.ClearField("shape")
-        if value.name == given:
-            for edge in shape:
-                value.type.tensor_type.shape.dim.add().dim_value = edge
+    def declared(name: str, shape: Shape, element: int) -> onnx.ValueInfoProto:
+        return helper.make_tensor_value_info(name, element, shape)
+
+    read = {name for node in nodes for name in node.input}
+    used = {name: array for name, array in arrays.items() if name in read}
+    skeleton = helper.make_graph(
+        nodes,
+        "sizes",
+        [
+            declared(given.name, given.shape, given.element),
+            *(
+                declared(name, array.shape, helper.np_dtype_to_tensor_dtype(array.dtype))
+                for name, array in used.items()
+            ),
+        ],
+        [],
+        [numpy_helper.from_array(array, name) for name, array in used.items() if array.size <= _FEW],
+    )
+    domains = {entry.domain for entry in model.opset_import}
+    unknown = sorted({node.domain for node in nodes} - domains)
+    opsets = [*model.opset_import, *(helper.make_opsetid(domain, 1) for domain in unknown)]
+    sized = helper.make_model(skeleton, opset_imports=opsets)
     try:
-        inferred = onnx.shape_inference.infer_shapes(fixed, check_type=False, strict_mode=False, data_prop=True)
+        inferred = onnx.shape_inference.infer_shapes(sized, check_type=False, strict_mode=False, data_prop=True)
     except (onnx.shape_inference.InferenceError, ValueError, RuntimeError, TypeError) as cause:
-        raise ValueError(f"its operations do not fit one another: {_line(cause)}") from cause
+        raise ValueError(f"its operations do not fit one another: {first_line(cause)}") from cause
     found: dict[str, tuple[Shape | None, str]] = {}
-    for value in (*inferred.graph.value_info, *inferred.graph.output, *inferred.graph.input):
+    for value in inferred.graph.value_info:
         tensor = value.type.tensor_type
         edges = [axis.dim_value if axis.HasField("dim_value") else -1 for axis in tensor.shape.dim]
         known = tuple(edges) if tensor.HasField("shape") and min(edges, default=0) >= 0 else None
@@ -287,94 +243,44 @@ def _torch_type(number: int) -> str:
 
 
 def _operations(
-    graph: onnx.GraphProto,
-    constants: _Constants,
+    nodes: Sequence[onnx.NodeProto],
+    constants: Constants,
     shapes: Mapping[str, tuple[Shape | None, str]],
-    given: str,
+    names: Mapping[str, str],
 ) -> Iterator[Operation]:
-    """Yield the operations on data; constants are computed ahead, sizes are known from the shapes."""
-    arrays, sizes = dict(constants.arrays), set[str]()
-    for node, name in zip(graph.node, _names(graph, given), strict=True):
+    """Yield the operations on data; what works with sizes alone shows in the shapes."""
+    arrays, sizes = constants.arrays, set[str]()
+    for node in nodes:
         read = [source for source in node.input if source]
-        attributes = {attribute.name: _attribute(attribute, constants) for attribute in node.attribute}
-        if node.op_type == "Constant" and len(node.output) == 1:
-            arrays[node.output[0]] = _constant(name, attributes)
-            continue
         is_standard = node.domain in ("", "ai.onnx")
-        if read and is_standard and node.op_type in _FOLDED and all(source in arrays for source in read):
-            operands = [arrays[source] for source in read]
-            constants.reserve(8 * _size(node.op_type, operands))
-            arrays[node.output[0]] = _computed(node, name, operands)
-            continue
-        of_sizes = any(source in sizes for source in read) and all(source in {*arrays, *sizes} for source in read)
+        of_sizes = any(source in sizes for source in read) and all(
+            source in arrays or source in sizes for source in read
+        )
         if of_sizes or (is_standard and node.op_type in _INDEX_SOURCES):
             sizes.update(node.output)
             continue
-        shape, dtype = shapes.get(node.output[0], (None, "torch.float32")) if node.output else (None, "")
-        inputs = tuple(arrays.get(source, source) if source else None for source in node.input)
-        inputs = tuple(SIZES if isinstance(source, str) and source in sizes else source for source in inputs)
+        output = node.output[0] if node.output else ""
+        shape, dtype = shapes.get(output, (None, "torch.float32"))
+        inputs = tuple(
+            SIZES if source in sizes else arrays.get(source, source) if source else None for source in node.input
+        )
         op = node.op_type if is_standard else f"{node.domain}.{node.op_type}"
-        yield Operation(op, name, inputs, node.output[0] if node.output else "", attributes, shape, dtype)
+        yield Operation(op, names[output], inputs, output, constants.attributes(node), shape, dtype)
 
 
 SIZES = np.zeros(0, np.int64)
 """Stands for numbers computed from shapes: what is done with them shows in the shapes of the results."""
 
 
-def _attribute(attribute: onnx.AttributeProto, constants: _Constants) -> Any:
-    from onnx import AttributeProto, helper
-
-    if attribute.type == AttributeProto.TENSOR:
-        key = f"attribute {attribute.name} {len(constants.arrays)}"
-        constants.add(key, attribute.t)
-        return constants.arrays.pop(key)
-    if attribute.type in (AttributeProto.GRAPH, AttributeProto.GRAPHS):
-        return None
-    try:
-        value = helper.get_attribute_value(attribute)
-    except ValueError as cause:
-        raise ValueError(f"attribute '{attribute.name}': {_line(cause)}") from cause
-    return value.decode("utf8", "replace") if isinstance(value, bytes) else value
-
-
-def _constant(name: str, attributes: Mapping[str, Any]) -> Array:
-    for key in ("value", "value_float", "value_floats", "value_int", "value_ints"):
-        if key in attributes:
-            value = np.asarray(attributes[key])
-            return value.astype(np.float32) if "float" in key else value
-    raise ValueError(f"constant '{name}': expected numbers, found {', '.join(attributes) or 'none'}")
-
-
-def _size(op: str, operands: list[Array]) -> int:
-    """Return a number of entries that the result of an operation on constants does not exceed."""
-    if op in ("ConstantOfShape", "Expand"):
-        return math.prod(map(int, np.ravel(operands[-1])[:64])) * (operands[0].size if op == "Expand" else 1)
-    if op == "Gather":
-        return operands[0].size * operands[-1].size
-    if op in ("Add", "Sub", "Mul", "Div", "Pow"):
-        return math.prod(np.broadcast_shapes(*(operand.shape for operand in operands)))
-    return sum(operand.size for operand in operands)
-
-
-def _computed(node: onnx.NodeProto, name: str, operands: list[Array]) -> Array:
-    """Return the result of an operation on constants."""
-    from onnx.reference import ReferenceEvaluator
-
-    try:
-        (result,) = ReferenceEvaluator(node).run(None, dict(zip(filter(None, node.input), operands, strict=False)))
-    except (ValueError, TypeError, LookupError, RuntimeError, AttributeError, NotImplementedError) as cause:
-        raise ValueError(f"operation '{name}' ({node.op_type}): {_line(cause)}") from cause
-    return _plain(np.asarray(result))
-
-
-def _names(graph: onnx.GraphProto, given: str) -> list[str]:
-    """Return a name for each operation: ``conv1`` for torch's ``/conv1/Conv``, ``conv0`` for its ``/0/Conv``.
+def _names(nodes: Sequence[onnx.NodeProto], given: str) -> dict[str, str]:
+    """Return a name for each operation by its first output: ``conv1`` for torch's ``/conv1/Conv``, ``conv0`` for
+    its ``/0/Conv``.
 
     Law: they are distinct, and an ``@`` in them is followed by a number.
     """
-    names: list[str] = []
+    names: dict[str, str] = {}
     n_uses = {given: 1}
-    for node in graph.node:
+    for node in nodes:
         parts = [part.replace("@", "_") for part in node.name.split("/") if part.isprintable() and part]
         kind = node.op_type.lower()
         if len(parts) > 1 and parts[-1].lower().startswith(kind):
@@ -382,5 +288,5 @@ def _names(graph: onnx.GraphProto, given: str) -> list[str]:
         name = parts[-1] if parts else kind
         name = f"{kind}{name}" if name.isdecimal() else name
         n_uses[name] = n_uses.get(name, 0) + 1
-        names.append(name if n_uses[name] == 1 else f"{name}@{n_uses[name]}")
+        names[node.output[0] if node.output else ""] = name if n_uses[name] == 1 else f"{name}@{n_uses[name]}"
     return names

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -10,11 +11,19 @@ import numpy as np
 
 from .advice import unknown
 from .calls import Call, Value, map_shape
-from .errors import CaptureError, NetFileError
-from .graph import Graph, Input, Node
-from .onnx_file import SIZES, Array, OnnxFile, Operation, read_onnx_file
-from .onnx_ops import Given, Operand, Problem, translated
+from .errors import CaptureError, ConvertError, NetFileError
+from .evaluate import evaluate
+from .graph import Graph, Input, Node, Unknown
+from .onnx_constants import Array, first_line
+from .onnx_file import SIZES, OnnxFile, Operation, read_onnx_file
+from .onnx_given import Given, Operand, Problem
+from .onnx_ops import translated
 from .operations import read
+
+_AGAIN = "Try exporting the network again."
+
+_MAX_VALUES = 1 << 27
+"""Of one map: half a gigabyte, as much as one recording may take in a simulation."""
 
 _RESHAPING = ("Reshape", "Expand", "Squeeze", "Unsqueeze")
 """What only the shape of the result tells of."""
@@ -37,13 +46,37 @@ def load_onnx(path: str | Path, *, input_shape: Sequence[int] | None = None) -> 
         nodes += _nodes(operation, values, file)
         values[operation.output] = Value(operation.name, operation.shape or ())
     if file.output not in values:
-        raise CaptureError(f"{Path(path).name}: expected an output computed from the input, found a constant.")
-    if len({node.name for node in nodes}) < len(nodes):
-        raise NetFileError(
-            f"{Path(path).name}: expected distinct names of operations. Try exporting the network again."
-        )
+        raise CaptureError(f"{Path(path).name}: expected an output computed from the input, found a constant. {_AGAIN}")
     output = values[file.output].name
-    return Graph(_reachable(tuple(nodes), output), output)
+    graph = Graph(_reachable(tuple(nodes), output), output)
+    _check(graph, Path(path).name)
+    return graph
+
+
+def _check(graph: Graph, name: str) -> None:
+    """Run the graph once: what the file says of its sizes must be true.
+
+    Raises: NetFileError where it does not run, or gives other sizes.
+    """
+    import torch
+
+    if len({node.name for node in graph}) < len(graph):
+        raise NetFileError(f"{name}: expected distinct names of operations, found one twice. {_AGAIN}")
+    largest = max(math.prod(node.out_shape) for node in graph)
+    if largest > _MAX_VALUES:
+        raise NetFileError(
+            f"{name}: expected maps of at most {_MAX_VALUES} values, found {largest}. Try a smaller input."
+        )
+    if any(isinstance(node, Unknown) for node in graph):
+        return
+    try:
+        values = evaluate(graph, torch.zeros(1, *graph.input_shape))
+    except (RuntimeError, ValueError, LookupError) as cause:
+        raise NetFileError(f"{name}: its operations do not fit one another ({first_line(cause)}). {_AGAIN}") from cause
+    for node in graph:
+        if tuple(values[node.name].shape[1:]) != node.out_shape:
+            found = list(values[node.name].shape[1:])
+            raise NetFileError(f"{name}: '{node.name}': expected {list(node.out_shape)}, found {found}. {_AGAIN}")
 
 
 def _nodes(operation: Operation, values: Mapping[str, Value], file: OnnxFile) -> tuple[Node, ...]:
@@ -56,12 +89,18 @@ def _nodes(operation: Operation, values: Mapping[str, Value], file: OnnxFile) ->
         return unknown(refused, f"reads '{lost[0]}', of unknown size", "Try a standard operation there.")
     if any(source is SIZES for source in operation.inputs) and operation.op not in _RESHAPING:
         return unknown(refused, "works with numbers computed from sizes", "Try numbers that are written out.")
-    found = translated(Given(operation, operands, call))
-    if isinstance(found, Problem):
-        return unknown(dataclasses.replace(refused, op=found.op), found.reason, found.fix)
-    if operation.shape is None:
-        return unknown(refused, "its result is of unknown size", "Try an input_shape, or a standard operation.")
-    return tuple(node for each in found for node in read(each, file.input_shape[0]))
+    try:
+        found = translated(Given(operation, operands, call))
+        if isinstance(found, Problem):
+            return unknown(dataclasses.replace(refused, op=found.op), found.reason, found.fix)
+        if operation.shape is None:
+            return unknown(refused, "its result is of unknown size", "Try an input_shape, or a standard operation.")
+        return tuple(node for each in found for node in read(each, file.input_shape[0]))
+    except ConvertError:
+        raise
+    except (ValueError, TypeError, LookupError, RuntimeError, ArithmeticError, AttributeError) as cause:
+        # operands that no exporter gives: text for a number, a constant for the input
+        return unknown(refused, f"its operands do not fit: {first_line(cause)}", _AGAIN)
 
 
 def _operand(source: str | Array | None, values: Mapping[str, Value]) -> Operand:

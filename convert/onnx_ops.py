@@ -4,59 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping
-from typing import Any
-
-import numpy as np
+from collections.abc import Mapping
 
 from .calls import Call, Value
-from .onnx_file import Operation
-
-Operand = Any
-"""A ``Value``, a torch tensor, or None for an operand that is left out."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Problem:
-    """Why an operation cannot be read, and what to try; without words, what is known of the torch function ``op``."""
-
-    op: str
-    reason: str = ""
-    fix: str = ""
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Given:
-    """An operation with its operands, and the call that it becomes, which has no operands yet."""
-
-    operation: Operation
-    operands: tuple[Operand, ...]
-    call: Call
-
-    def operand(self, index: int) -> Operand:
-        """Return an operand, None where it is left out."""
-        return self.operands[index] if index < len(self.operands) else None
-
-    def attribute(self, name: str, missing: Any) -> Any:
-        """Return an attribute, or ``missing`` where it is left out."""
-        value = self.operation.attributes.get(name)
-        return missing if value is None else value
-
-    def numbers(self, name: str, index: int | None = None) -> list[float] | None:
-        """Return an attribute, or the operand that newer files have in its place, as a list; None for neither."""
-        value = self.operation.attributes.get(name)
-        if value is None and index is not None:
-            value = self.operand(index)
-        return None if value is None or isinstance(value, Value) else np.ravel(np.asarray(value)).tolist()
-
-    def becomes(self, op: str, **named: Operand) -> tuple[Call]:
-        """Return the call of one torch function."""
-        return (dataclasses.replace(self.call, op=op, kwargs=named),)
-
-
-Calls = tuple[Call, ...]
-Translation = Calls | Problem
-Translator = Callable[[Given], Translation]
+from .onnx_given import Given, Operand, Problem, Translation, Translator
+from .onnx_windows import read_average_pool, read_conv, read_conv_transpose, read_max_pool
 
 
 def translated(given: Given) -> Translation:
@@ -76,145 +28,15 @@ def _both(op: str) -> Translator:
     return lambda given: given.becomes(op, input=given.operand(0), other=given.operand(1))
 
 
-def _slope(op: str, missing: float) -> Translator:
-    return lambda given: given.becomes(
-        op, input=given.operand(0), negative_slope=float(given.attribute("alpha", missing))
-    )
-
-
-@dataclasses.dataclass(frozen=True)
-class _Window:
-    """The attributes of a kernel that moves over a map, one number for each axis of the map."""
-
-    kernel: list[int]
-    stride: list[int]
-    dilation: list[int]
-    before: list[int]
-    after: list[int]
-
-
-def _window(given: Given, kernel: list[int] | None) -> _Window | Problem:
-    """Return the window over the first operand; zeros at the sides worked out where the file says how to."""
-    value = given.operand(0)
-    sizes = value.shape[2:] if isinstance(value, Value) else ()
-    n_axes = len(sizes)
-    kernel = [int(edge) for edge in given.attribute("kernel_shape", kernel or [])]
-    stride = [int(step) for step in given.attribute("strides", [1] * n_axes)]
-    dilation = [int(gap) for gap in given.attribute("dilations", [1] * n_axes)]
-    pads = [int(side) for side in given.attribute("pads", [0] * (2 * n_axes))]
-    if not len(kernel) == len(stride) == len(dilation) == n_axes or len(pads) != 2 * n_axes or n_axes not in (1, 2):
-        return Problem("", f"a window along {len(kernel)} axes of {sizes}", "Try inputs of [N, C, H, W] or [N, C, L].")
-    if min(kernel + stride + dilation, default=1) < 1:
-        return Problem("", f"kernel {kernel}, strides {stride}, dilations {dilation}", "Try numbers of 1 or more.")
-    before, after = pads[:n_axes], pads[n_axes:]
-    auto = given.attribute("auto_pad", "NOTSET")
-    if auto in ("SAME_UPPER", "SAME_LOWER"):
-        spans = [gap * (edge - 1) + 1 for gap, edge in zip(dilation, kernel, strict=True)]
-        total = [
-            max((-(-size // step) - 1) * step + span - size, 0)
-            for size, step, span in zip(sizes, stride, spans, strict=True)
-        ]
-        less, more = [zeros // 2 for zeros in total], [zeros - zeros // 2 for zeros in total]
-        before, after = (less, more) if auto == "SAME_UPPER" else (more, less)
-    elif auto == "VALID":
-        before, after = [0] * n_axes, [0] * n_axes
-    return _Window(kernel, stride, dilation, before, after)
-
-
-def _padded(given: Given, window: _Window) -> tuple[Calls, Value, list[int]]:
-    """Return a call that pads where sides differ or are negative, the value to read, and the padding left to do."""
-    value = given.operand(0)
-    if window.before == window.after and min(window.before) >= 0:
-        return (), value, window.before
-    sides = [side for pair in reversed(list(zip(window.before, window.after, strict=True))) for side in pair]
-    sizes = [
-        size + first + last for size, first, last in zip(value.shape[2:], window.before, window.after, strict=True)
-    ]
-    padded = Value(f"{given.call.name}@pad", (*value.shape[:2], *sizes))
-    call = dataclasses.replace(
-        given.call, op="pad", name=padded.name, kwargs={"input": value, "pad": sides}, shape=padded.shape
-    )
-    return (call,), padded, [0] * len(sizes)
-
-
-def _conv(given: Given) -> Translation:
-    weight = given.operand(1)
-    if isinstance(weight, Value) or weight is None:
-        return Problem("", "its weights depend on the input", "Try weights that training has fixed.")
-    window = _window(given, list(weight.shape[2:]))
-    if isinstance(window, Problem):
-        return window
-    if list(weight.shape[2:]) != window.kernel:
-        return Problem("", f"weights {list(weight.shape)} for a kernel of {window.kernel}", "Try exporting it again.")
-    pad, value, padding = _padded(given, window)
-    return (
-        *pad,
-        *given.becomes(
-            "conv2d" if len(window.kernel) == 2 else "conv1d",
-            input=value,
-            weight=weight,
-            bias=given.operand(2),
-            stride=window.stride,
-            padding=padding,
-            dilation=window.dilation,
-            groups=int(given.attribute("group", 1)),
-        ),
-    )
-
-
-def _conv_transpose(given: Given) -> Translation:
-    weight = given.operand(1)
-    if isinstance(weight, Value) or weight is None:
-        return Problem("", "its weights depend on the input", "Try weights that training has fixed.")
-    window = _window(given, list(weight.shape[2:]))
-    if isinstance(window, Problem):
-        return window
-    is_plain = given.attribute("auto_pad", "NOTSET") == "NOTSET" and given.attribute("output_shape", None) is None
-    if not is_plain or window.before != window.after or min(window.before) < 0:
-        return Problem("", "its output is cut off unevenly", "Try the same padding on both sides, and no output_shape.")
-    return given.becomes(
-        "conv_transpose2d" if len(window.kernel) == 2 else "conv_transpose1d",
-        input=given.operand(0),
-        weight=weight,
-        bias=given.operand(2),
-        stride=window.stride,
-        padding=window.before,
-        output_padding=[int(more) for more in given.attribute("output_padding", [0] * len(window.kernel))],
-        dilation=window.dilation,
-        groups=int(given.attribute("group", 1)),
-    )
-
-
-def _average_pool(given: Given) -> Translation:
-    window = _window(given, None)
-    if isinstance(window, Problem):
-        return window
-    if set(window.dilation) != {1}:
-        return Problem("", f"its window has gaps: dilations {window.dilation}", "Try a window without gaps.")
-    counts = bool(given.attribute("count_include_pad", 0))
-    if window.before != window.after and not counts:
-        return Problem("", "padded zeros do not count", "Try count_include_pad=True.")
-    pad, value, padding = _padded(given, window)
-    pool = given.becomes("avg_pool2d", input=value, kernel_size=window.kernel, stride=window.stride, padding=padding)
-    return (*pad, dataclasses.replace(pool[0], kwargs={**pool[0].kwargs, "count_include_pad": counts}))
-
-
-def _max_pool(given: Given) -> Translation:
-    window = _window(given, None)
-    if isinstance(window, Problem) or window.before != window.after:
-        return Problem("max_pool2d", "a maximum over spikes is no sum", "Try nn.AvgPool2d and train again.")
-    return given.becomes(
-        "max_pool2d",
-        input=given.operand(0),
-        kernel_size=window.kernel,
-        stride=window.stride,
-        padding=window.before,
-        dilation=window.dilation,
-    )
+def _leaky_relu(given: Given) -> Translation:
+    return given.becomes("leaky_relu", input=given.operand(0), negative_slope=given.attribute("alpha", 0.01))
 
 
 def _batch_norm(given: Given) -> Translation:
     weight, bias, mean, variance = (given.operand(index) for index in (1, 2, 3, 4))
+    epsilon = float(given.attribute("epsilon", 1e-5))
+    if not isinstance(variance, Value) and variance is not None and bool((variance + epsilon <= 0).any()):
+        return Problem("", "its variances are below 0", "Try exporting the trained network again.")
     return given.becomes(
         "batch_norm",
         input=given.operand(0),
@@ -223,7 +45,7 @@ def _batch_norm(given: Given) -> Translation:
         running_mean=mean,
         running_var=variance,
         training=bool(given.attribute("training_mode", 0)),
-        eps=float(given.attribute("epsilon", 1e-5)),
+        eps=epsilon,
     )
 
 
@@ -274,10 +96,6 @@ def _maximum(given: Given) -> Translation:
     return given.becomes("maximum", input=given.operand(0), other=given.operand(1))
 
 
-def _concat(given: Given) -> Translation:
-    return given.becomes("cat", tensors=list(given.operands), dim=int(given.attribute("axis", 1)))
-
-
 def _reduction(op: str) -> Translator:
     def translate(given: Given) -> Translation:
         axes = given.numbers("axes", 1)
@@ -325,10 +143,10 @@ def _slice(given: Given) -> Translation:
 
 
 _TRANSLATORS: Mapping[str, Translator] = {
-    "Conv": _conv,
-    "ConvTranspose": _conv_transpose,
-    "AveragePool": _average_pool,
-    "MaxPool": _max_pool,
+    "Conv": read_conv,
+    "ConvTranspose": read_conv_transpose,
+    "AveragePool": read_average_pool,
+    "MaxPool": read_max_pool,
     "GlobalAveragePool": _same("adaptive_avg_pool2d"),
     "GlobalMaxPool": _same("adaptive_max_pool2d"),
     "BatchNormalization": _batch_norm,
@@ -341,10 +159,10 @@ _TRANSLATORS: Mapping[str, Translator] = {
     "Sum": _sum,
     "Max": _maximum,
     "Neg": _same("neg"),
-    "Concat": _concat,
+    "Concat": lambda given: given.becomes("cat", tensors=list(given.operands), dim=given.attribute("axis", 1)),
     "Relu": _same("relu"),
     "Clip": _clip,
-    "LeakyRelu": _slope("leaky_relu", 0.01),
+    "LeakyRelu": _leaky_relu,
     "PRelu": _same("prelu"),
     "Elu": _same("elu"),
     "Celu": _same("celu"),

@@ -14,10 +14,11 @@ from .normalize import Scaling
 from .simulate import simulate
 from .types import INPUT, SpikingLayer, SpikingNet, chain
 
-_CELLS = 20_000_000
+_CELLS = 8_000_000
 """Neuron steps of the largest layer that calibration simulates at once: it takes fewer frames where there are more."""
 
-_MAX_FRAMES = 128
+_MAX_FRAMES = 64
+_ROUNDS = 3
 
 
 def with_start(net: SpikingNet, scaled: Graph, *, frames: NDArray[np.float32], scaling: Scaling) -> SpikingNet:
@@ -42,7 +43,7 @@ def spread_evenly(frames: NDArray[np.float32], n_steps: int) -> NDArray[np.float
     """Return frames of event counts as a raster in which each pixel's events come evenly.
 
     Shapes: ``[N, C, H, W]`` to ``[n_steps, N, C, H, W]``.
-    Law: the sum over the steps is ``frames``; of whole counts every step is whole too, else they are spread as currents.
+    Law: the sum over the steps is ``frames``; whole counts make whole steps, others are spread as currents.
     """
     shares = (np.arange(n_steps + 1, dtype=np.float64) / n_steps).reshape(-1, 1, 1, 1, 1)
     reached = frames[None].astype(np.float64) * shares
@@ -80,19 +81,19 @@ def _started(
     layer: SpikingLayer, arriving: NDArray[np.float32], wanted: NDArray[np.float32]
 ) -> tuple[SpikingLayer, NDArray[np.float32]]:
     """Return the layer with its best start, and its spikes ``[T, B, F, H, W]``."""
-    best: tuple[float, SpikingLayer, NDArray[np.float32]] | None = None
+    least = np.inf
+    chosen, emitted = layer, arriving
     for share in (0.0, 0.5):
         start = np.full(layer.out_shape, share * layer.threshold, np.float32)
-        for _ in range(2):
-            tried = dataclasses.replace(layer, v_init=start if start.any() else None)
+        for _ in range(_ROUNDS):
+            tried = dataclasses.replace(layer, v_init=start)
             spikes = _spikes(tried, arriving)
             missing = wanted - spikes.sum(axis=0)
             error = float(np.abs(missing).mean())
-            if best is None or error < best[0]:
-                best = error, tried, spikes
+            if error < least:
+                least, chosen, emitted = error, tried, spikes
             start = _within(start + layer.threshold * missing.mean(axis=0), layer)
-    assert best is not None
-    return best[1], best[2]
+    return chosen, emitted
 
 
 def _within(start: NDArray[np.float32], layer: SpikingLayer) -> NDArray[np.float32]:

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 from spikeport.models.console import table
 
 if TYPE_CHECKING:
+    from .calibrate import Search
     from .evaluate import Replacement
+    from .graph import Finding
     from .power import PowerEstimate
     from .synops import SynopReport
     from .tutorial import TutorialTable
@@ -75,8 +77,7 @@ def tutorial_tables(legacy: TutorialTable) -> list[object]:
 
 def conversion_tables(conversion: Conversion, *, is_untrained: bool) -> list[object]:
     """Return the findings, the replacements and the gates of a conversion for a terminal."""
-    rows = [(found.node, found.op, found.status, found.detail) for found in conversion.findings]
-    shown: list[object] = [_text_table("What became of each layer", ("Node", "Layer", "Became", "How"), rows)]
+    shown = [findings_table(conversion.findings)]
     if conversion.replacement:
         shown.append(replacement_sentence(conversion.replacement))
     gates = [(gate.step, f"{gate.max_error:.1e}", f"{gate.argmax_agreement:.1%}") for gate in conversion.gates]
@@ -85,6 +86,29 @@ def conversion_tables(conversion: Conversion, *, is_untrained: bool) -> list[obj
     if is_untrained:
         shown.append("No --weights were given: this net is untrained.")
     return shown
+
+
+def findings_table(findings: Sequence[Finding]) -> object:
+    """Return what became of each layer as a table for a terminal."""
+    rows = [(found.node, found.op, found.status, found.detail) for found in findings]
+    return _text_table("What became of each layer", ("Node", "Layer", "Became", "How"), rows)
+
+
+def search_tables(search: Search) -> list[object]:
+    """Return what a search tried, the chosen setting first, for a terminal."""
+    others = sorted(search.trials, key=lambda trial: (-trial.n_samples, trial.loss))
+    rows = [
+        (
+            *("chosen" if trial == search.best else "", str(trial.setting), trial.n_samples),
+            *(trial.accuracy, trial.loss, round(trial.synops_per_sample)),
+        )
+        for trial in (search.best, *(trial for trial in others if trial != search.best))
+    ]
+    limit = "" if search.budget is None else f", at most {search.budget:,.0f} synops each"
+    title = f"Tried: {len(rows)} settings, scales set by {search.n_calibration} other samples{limit}"
+    made = table(title, ("", "Setting", "Samples", "Accuracy", "Loss", "Synops"), rows)
+    made.columns[1].justify = "left"
+    return [made]
 
 
 def replacement_sentence(replacement: Replacement) -> str:

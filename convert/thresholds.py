@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -118,7 +118,7 @@ def mse_scales(found: Activations, spikes: float, *, start: float) -> NDArray[np
     return scales
 
 
-def squared_error(values: NDArray[np.float32], scale: float, *, spikes: float, start: float) -> float:
+def squared_error(values: NDArray[np.floating[Any]], scale: float, *, spikes: float, start: float) -> float:
     """Return the mean squared difference of activations from what their spike counts stand for."""
     counts = np.clip(np.floor(values * (spikes / scale) + start), 0, max(1.0, np.floor(spikes)))
     return float(np.square(values - counts * (scale / spikes)).mean())

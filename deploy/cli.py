@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args, get_type_hints
 import typer
 from typer.exceptions import TyperException
 
-from spikeport.convert.cli import convert_command, estimate_command
+from spikeport.convert.cli import convert_command
 from spikeport.convert.errors import ConvertError
+from spikeport.convert.estimate import estimate_command
+from spikeport.convert.exchange import export_command
 from spikeport.models.cli import train_command
 from spikeport.models.console import emit, say, show, silence
 from spikeport.models.errors import ModelsError, TargetError
@@ -26,6 +28,10 @@ from .errors import DeployError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from spikeport.convert.diagnose import Diagnosis
+    from spikeport.convert.judging import Judge
+    from spikeport.convert.types import Conversion
 
 OK, INTERNAL, USAGE, INTERRUPTED = 0, 1, 2, 130
 
@@ -41,6 +47,7 @@ app.command("demo")(demo_command)
 app.command("train")(train_command)
 app.command("convert")(convert_command)
 app.command("estimate")(estimate_command)
+app.command("export")(export_command)
 app.command("plan")(plan_command)
 app.command("deploy")(deploy_command)
 app.command("run")(run_command)
@@ -52,6 +59,20 @@ class Call:
 
     arguments: tuple[str, ...]
     as_json: bool
+
+    def judge(self) -> Judge:
+        """Return the judge of ``convert --objective chip``."""
+        from .judge import judge_chip
+
+        return judge_chip()
+
+    def write_conversion(self, path: Path, conversion: Conversion, diagnosis: Diagnosis | None) -> None:
+        """Write the page of ``convert --report``."""
+        from .page import write_report
+        from .report import Report
+
+        report = Report("Conversion to a spiking net", conversion=conversion, diagnosis=diagnosis)
+        write_report(report, path)
 
 
 def _show_version(is_wanted: bool) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from spikeport.convert.rasters import stack_rasters
 from spikeport.convert.simulate import STEP_US, simulate
 from spikeport.convert.synops import LayerSynops, SynopReport
 from spikeport.convert.types import SpikingNet
@@ -82,19 +83,6 @@ def compare(
         Accuracy("emulated chip", n_chip, n),
         count_traffic(program, outcomes, window_s=seconds / n),
     )
-
-
-def stack_rasters(recordings: Sequence[Events], dt_us: int, *, merge_polarity: bool) -> NDArray[np.uint16]:
-    """Return the rasters of recordings side by side, short ones filled up with empty bins.
-
-    Shapes: ``[T, B, C, H, W]``; time starts at the first event of each.
-    """
-    n_bins = max((events.duration_us // dt_us + 1 for events in recordings), default=1)
-    started = (events.from_zero() for events in recordings)
-    rasters = [
-        events.to_raster(dt_us, n_bins=n_bins, merge_polarity=merge_polarity, dtype=np.uint16) for events in started
-    ]
-    return np.stack(rasters, axis=1)
 
 
 def count_traffic(program: Program, recordings: Sequence[Recording], *, window_s: float) -> SynopReport:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from spikeport.models.atomic import write_atomic
 
-from . import plots
+from . import plots, scatter
 from .errors import ReportError
 from .readout import classes_of, classify, n_classes
 from .report import Report, report_dict, to_json
@@ -24,6 +24,8 @@ from .types import Program, Recording
 
 _OPTIONAL = (
     "command",
+    "chip",
+    "device",
     "accuracies",
     "input",
     "activity",
@@ -31,6 +33,9 @@ _OPTIONAL = (
     "power",
     "gate",
     "findings",
+    "diagnosis",
+    "core_diagnosis",
+    "cores",
     "warnings",
     "provenance",
 )
@@ -170,8 +175,13 @@ def _tiles(numbers: dict[str, Any]) -> list[dict[str, str]]:
         power = numbers["power"]
         band = f"{si(power['low_w'], 'W')} to {si(power['high_w'], 'W')}, estimated"
         tiles.append(tile("Power", si(power["mid_w"], "W"), band))
-    used = [core for core in numbers["cores"] if core["layer"] is not None]
-    tiles.append(tile("Cores", f"{len(used)} of {len(numbers['cores'])}", numbers["chip"]))
+    if "diagnosis" in numbers:
+        bad = numbers["diagnosis"]["first_bad"]
+        detail = f"first bad layer: {bad['layer']}" if bad else "no bad layer"
+        tiles.append(tile("Diagnosis", bad["cause"] if bad else "healthy", detail))
+    if "cores" in numbers:
+        used = [core for core in numbers["cores"] if core["layer"] is not None]
+        tiles.append(tile("Cores", f"{len(used)} of {len(numbers['cores'])}", numbers["chip"]))
     return tiles
 
 
@@ -192,19 +202,24 @@ def _sources(numbers: dict[str, Any]) -> list[str]:
 
 def _pictures(report: Report) -> dict[str, Any]:
     pictures: dict[str, Any] = {"slices": (), "event_rate": "", "maps": (), "class_spikes": ""}
-    events, recording = report.events, report.recording
+    pictures |= {"scatters": (), "curves": ""}
+    program, events, recording = report.program, report.events, report.recording
+    if report.diagnosis is not None:
+        layers = enumerate(report.diagnosis.layers)
+        pictures["scatters"] = [scatter.layer_scatter(layer, plots.layer_color(index)) for index, layer in layers]
+        pictures["curves"] = scatter.accuracy_curves(report.diagnosis) if report.diagnosis.curve else ""
     if events is not None and events.duration_us > 0:
         pictures |= {"slices": plots.event_slices(events), "event_rate": plots.event_rate(events)}
-    if recording is None:
+    if program is None or recording is None:
         return pictures
     pictures["maps"] = [
         plots.spike_map(recording.counts[core.core], plots.layer_color(position))
-        for position, core in enumerate(report.program.cores)
+        for position, core in enumerate(program.cores)
     ]
-    if events is not None and n_classes(report.program) and set(report.program.outputs) & recording.spikes.keys():
-        t_us, classes = _output_spikes(report.program, recording)
+    if events is not None and n_classes(program) and set(program.outputs) & recording.spikes.keys():
+        t_us, classes = _output_spikes(program, recording)
         span_us = int(events.t_us[0]), int(events.t_us[-1])
-        winner = classify(recording, report.program)
+        winner = classify(recording, program)
         pictures["class_spikes"] = plots.class_spikes(t_us, classes, names=report.names, winner=winner, span_us=span_us)
     return pictures
 

@@ -26,11 +26,12 @@ ACCENT = "#2f86d6"
 LAYERS = ("#14988a", "#2694c4", "#4c80dd", "#7c6cdb", "#a35fcb", "#c5539f", "#d45a6d", "#cf7238", "#a8871f")
 """One color per layer, from the input on; light enough for a dark page, dark enough for a light one."""
 
-# matplotlib draws these two, the page replaces them by what its color scheme says.
-_INK = "#010203"
-_FAINT = "#010204"
+INK = "#010203"
+FAINT = "#010204"
+"""matplotlib draws these two, the page replaces them by what its color scheme says."""
+
+WIDTH = 4.7
 _N_LEVELS = 20
-_WIDTH = 4.7
 
 N_ROWS = 16
 """Most classes that ``class_spikes`` draws."""
@@ -150,18 +151,18 @@ def event_rate(events: Events, n_bins: int = 80) -> str:
     start, stop = int(events.t_us[0]), int(events.t_us[-1]) + 1
     edges = np.linspace(start, stop, min(n_bins, stop - start) + 1)
     per_ms = 1e3 / np.diff(edges)
-    with _figure("event-rate", (_WIDTH, 1.8)) as (figure, (axes,)):
-        axes.grid(axis="y", color=_FAINT, lw=0.5)
+    with drawing("event-rate", (WIDTH, 1.8)) as (figure, (axes,)):
+        axes.grid(axis="y", color=FAINT, lw=0.5)
         axes.set_axisbelow(True)
         for polarity, sign, color, name in ((1, 1, ON, "on"), (0, -1, OFF, "off")):
             counts, _ = np.histogram(events.t_us[events.p == polarity], edges)
             axes.stairs(sign * counts * per_ms, (edges - start) / 1e3, fill=True, color=color, alpha=0.85, lw=0)
             axes.annotate(name, (1.01, 0.5 + sign * 0.25), xycoords="axes fraction", color=color, va="center")
-        axes.axhline(0, color=_INK, lw=0.7)
+        axes.axhline(0, color=INK, lw=0.7)
         axes.set_xlim(0, (stop - start) / 1e3)
         axes.yaxis.set_major_formatter(lambda value, _: f"{abs(value):g}")
         axes.set(xlabel="time (ms)", ylabel="events per ms")
-        return _svg(figure, "Events per millisecond over time, on events upward, off events downward.")
+        return to_svg(figure, "Events per millisecond over time, on events upward, off events downward.")
 
 
 def class_spikes(
@@ -181,14 +182,14 @@ def class_spikes(
     totals = np.bincount(classes, minlength=len(names))
     rows = np.sort(np.argsort(-totals, kind="stable")[:N_ROWS])
     table = np.stack([np.histogram(t_us[classes == row], edges)[0] for row in rows])
-    with _figure("class-spikes", (_WIDTH, 0.5 + 0.22 * len(rows)), width_ratios=(3, 1)) as (figure, (axes, bars)):
+    with drawing("class-spikes", (WIDTH, 0.5 + 0.22 * len(rows)), width_ratios=(3, 1)) as (figure, (axes, bars)):
         image = np.zeros((*table.shape, 4))
         image[..., :3] = [int(ACCENT[i : i + 2], 16) / 255 for i in (1, 3, 5)]
         image[..., 3] = np.sqrt(table / max(1, table.max()))
         axes.imshow(image, aspect="auto", interpolation="none", extent=(0, (edges[-1] - edges[0]) / 1e3, len(rows), 0))
         axes.set(xlabel="time (ms)")
         axes.set_yticks(np.arange(len(rows)) + 0.5, [names[row] for row in rows])
-        colors = [ACCENT if row == winner else _FAINT for row in rows]
+        colors = [ACCENT if row == winner else FAINT for row in rows]
         bars.barh(np.arange(len(rows)) + 0.5, totals[rows], height=0.62, color=colors)
         for position, total in enumerate(totals[rows]):
             bars.annotate(
@@ -196,11 +197,11 @@ def class_spikes(
             )
         bars.set(ylim=(len(rows), 0), xlim=(0, max(1, totals.max()) * 1.35), xlabel="spikes", xticks=[], yticks=[])
         bars.spines["bottom"].set_visible(False)
-        return _svg(figure, "Spikes of each class over time, and their totals.")
+        return to_svg(figure, "Spikes of each class over time, and their totals.")
 
 
 @contextmanager
-def _figure(
+def drawing(
     name: str, size: tuple[float, float], width_ratios: tuple[int, ...] = (1,)
 ) -> Iterator[tuple[Figure, NDArray[Any]]]:
     """Yield a figure with axes side by side; ``name`` keeps its ids apart from those of other figures on the page."""
@@ -212,14 +213,14 @@ def _figure(
         "svg.hashsalt": name,
         "text.parse_math": False,
         "font.size": 9,
-        "text.color": _INK,
-        "axes.edgecolor": _FAINT,
-        "axes.labelcolor": _INK,
+        "text.color": INK,
+        "axes.edgecolor": FAINT,
+        "axes.labelcolor": INK,
         "axes.spines.top": False,
         "axes.spines.right": False,
         "axes.spines.left": False,
-        "xtick.color": _INK,
-        "ytick.color": _INK,
+        "xtick.color": INK,
+        "ytick.color": INK,
         "xtick.major.size": 3,
         "ytick.major.size": 0,
     }
@@ -232,10 +233,13 @@ def _figure(
         yield figure, figure.subplots(1, len(width_ratios), gridspec_kw=grid, squeeze=False)[0]
 
 
-def _svg(figure: Figure, label: str) -> str:
-    """Return the figure for use inside a page: no prolog, no metadata, no fixed size, colors by the page."""
+def to_svg(figure: Figure, label: str, dpi: int = 100) -> str:
+    """Return the figure for use inside a page: no prolog, no metadata, no fixed size, colors by the page.
+
+    Units: ``dpi`` is the resolution of what is drawn as a picture inside it.
+    """
     buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+    figure.savefig(buffer, format="svg", transparent=True, dpi=dpi, metadata={"Date": None})
     text = buffer.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
@@ -248,4 +252,4 @@ def _svg(figure: Figure, label: str) -> str:
     text = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>", "", text, flags=re.DOTALL)
     text = re.sub(r" font-family: [^;\"]*;", "", text)
     text = re.sub(r"\n\s*", "\n", text)
-    return text.replace(_INK, "var(--ink)").replace(_FAINT, "var(--line)")
+    return text.replace(INK, "var(--ink)").replace(FAINT, "var(--line)")

@@ -49,11 +49,19 @@ def classify(recording: Recording, program: Program) -> int:
     equal states to the lower class.
     Raises: as ``count_classes``.
     """
-    counts = count_classes(recording, program)
-    ends = {core.core for core, _ in _ends(program)}
-    states = _gathered({core: recording.states[core] / program.core(core).scale for core in ends}, program)
+    counts, states = count_classes(recording, program), output_states(recording, program)
     best = np.flatnonzero(counts == counts.max())
     return int(best[np.argmax(states[best])])
+
+
+def output_states(recording: Recording, program: Program) -> NDArray[np.float64]:
+    """Return the last potential behind each class, in float units, summed over a pool.
+
+    Shapes: ``[classes]``.
+    Raises: as ``count_classes``.
+    """
+    ends = {core.core for core, _ in _ends(program)}
+    return _gathered({core: recording.states[core] / program.core(core).scale for core in ends}, program)
 
 
 def classes_of(spikes: NDArray[Any], end: Destination, program: Program) -> NDArray[np.int64]:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from spikeport.convert.diagnose import Diagnosis
 from spikeport.convert.power import PowerEstimate
 from spikeport.convert.synops import SynopReport
 from spikeport.convert.types import Conversion
@@ -19,6 +20,7 @@ from spikeport.models.events import Events
 
 from .budget import count_words
 from .chips import chip
+from .diagnosis import CoreDiagnosis
 from .errors import ReportError
 from .readout import classify, count_classes, n_classes
 from .types import Destination, Program, Recording, Violation
@@ -70,14 +72,15 @@ class Accuracy:
 class Report(ArrayRecord):
     """What a report says; whatever was not done is None or empty, and its section is left out.
 
-    ``events`` is the recording that ``recording`` answers to, ``label`` the index of its true class; ``class_names``
-    has one name per class that the program puts out. ``synops`` and ``power`` may cover more recordings than that one.
-    ``provenance`` adds to that of the program.
+    Without a ``program`` it is the report of a conversion: there is no recording then. ``events`` is the recording
+    that ``recording`` answers to, ``label`` the index of its true class; ``class_names`` has one name per class that
+    the program puts out. ``synops`` and ``power`` may cover more recordings than that one. ``diagnosis`` is that of the
+    spiking net, ``core_diagnosis`` that of the chip. ``provenance`` adds to that of the program.
     Raises: ReportError where the recording lacks cores of the program, or names or label do not match its output.
     """
 
     title: str
-    program: Program
+    program: Program | None = None
     command: str = ""
     device: str = "emulator"
     events: Events | None = None
@@ -88,6 +91,8 @@ class Report(ArrayRecord):
     synops: SynopReport | None = None
     power: PowerEstimate | None = None
     conversion: Conversion | None = None
+    diagnosis: Diagnosis | None = None
+    core_diagnosis: tuple[CoreDiagnosis, ...] = ()
     warnings: tuple[Violation, ...] = ()
     provenance: Mapping[str, Any] = dataclasses.field(default_factory=dict, compare=False)
 
@@ -98,6 +103,10 @@ class Report(ArrayRecord):
             raise ReportError(" ".join(problems))
 
     def _problems(self) -> Iterator[str]:
+        if self.program is None:
+            if self.recording is not None or self.label is not None:
+                yield "report: expected the program that the recording was made with, found none. Try program=."
+            return
         ids = [core.core for core in self.program.cores]
         if self.recording is not None and not set(ids) <= set(self.recording.counts):
             yield (
@@ -116,7 +125,7 @@ class Report(ArrayRecord):
     @property
     def names(self) -> tuple[str, ...]:
         """A name per class: ``class_names``, or the indices."""
-        return self.class_names or _classes(self.program)
+        return self.class_names or (() if self.program is None else _classes(self.program))
 
 
 def report_dict(report: Report) -> dict[str, Any]:
@@ -124,12 +133,13 @@ def report_dict(report: Report) -> dict[str, Any]:
 
     Law: the numbers that the HTML page shows come from here.
     """
+    program = report.program
     parts: dict[str, Any] = {
         "spikeport.report": FORMAT,
         "title": report.title,
         "command": report.command,
-        "chip": report.program.chip,
-        "device": report.device,
+        "chip": program.chip if program else None,
+        "device": report.device if program else None,
         "accuracies": [_accuracy(accuracy) for accuracy in report.accuracies],
         "input": _input(report),
         "activity": _activity(report),
@@ -137,11 +147,13 @@ def report_dict(report: Report) -> dict[str, Any]:
         "wall_s": report.recording.wall_s if report.recording else None,
         "synops": report.synops.to_dict() if report.synops else None,
         "power": report.power.to_dict() if report.power else None,
-        "cores": _cores(report.program),
+        "diagnosis": report.diagnosis.to_dict() if report.diagnosis else None,
+        "core_diagnosis": [row.to_dict() for row in report.core_diagnosis],
+        "cores": _cores(program) if program else None,
         "gate": dataclasses.asdict(report.conversion.gate) if report.conversion else None,
         "findings": [dataclasses.asdict(row) for row in report.conversion.findings] if report.conversion else None,
         "warnings": [dataclasses.asdict(warning) for warning in report.warnings],
-        "provenance": {**report.program.provenance, **report.provenance},
+        "provenance": {**(program.provenance if program else {}), **report.provenance},
     }
     plain: dict[str, Any] = _plain({name: part for name, part in parts.items() if part not in (None, "", [], {})})
     return plain
@@ -176,12 +188,12 @@ def _input(report: Report) -> dict[str, Any] | None:
 
 
 def _activity(report: Report) -> list[dict[str, Any]] | None:
-    recording, events = report.recording, report.events
-    if recording is None:
+    program, recording, events = report.program, report.recording, report.events
+    if program is None or recording is None:
         return None
     seconds = events.duration_us / 1e6 if events is not None else 0.0
     rows = []
-    for core in report.program.cores:
+    for core in program.cores:
         counts = recording.counts[core.core]
         per_neuron = recording.n_spikes[core.core] / counts.size
         rows.append(
@@ -204,12 +216,13 @@ def _activity(report: Report) -> list[dict[str, Any]] | None:
 
 
 def _output(report: Report) -> dict[str, Any] | None:
-    if report.recording is None or not n_classes(report.program):
+    program = report.program
+    if program is None or report.recording is None or not n_classes(program):
         return None
-    spikes = count_classes(report.recording, report.program)
+    spikes = count_classes(report.recording, program)
     return {
         "n_spikes": dict(zip(report.names, spikes, strict=True)),
-        "prediction": report.names[classify(report.recording, report.program)] if spikes.any() else None,
+        "prediction": report.names[classify(report.recording, program)] if spikes.any() else None,
     }
 
 

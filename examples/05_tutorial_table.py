@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from spikeport.convert import Scaling, convert, count_synops, estimate_power, simulate, tutorial_table
-from spikeport.convert.cli import power_tables, synop_tables, tutorial_tables
+from spikeport.convert.tables import power_tables, synop_tables, tutorial_tables
 from spikeport.models import digits, digits_cnn, frames_of, train
 from spikeport.models.console import show
 

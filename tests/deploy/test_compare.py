@@ -10,8 +10,9 @@ import torch
 from torch import nn
 
 from spikeport.convert import Trace, convert, count_synops
+from spikeport.convert.rasters import stack_rasters
 from spikeport.deploy import Emulator, classify, compare, compile_program
-from spikeport.deploy.compare import count_traffic, stack_rasters
+from spikeport.deploy.compare import count_traffic
 from spikeport.deploy.errors import RecordingError
 from spikeport.models import Events
 

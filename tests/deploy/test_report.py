@@ -38,6 +38,8 @@ from spikeport.deploy.report import Accuracy, Report, report_dict
 from spikeport.deploy.types import CoreProgram, Destination, DvsConfig, Program, Recording, Violation
 from spikeport.models.events import Events
 
+from .diagnoses import some_cores, some_diagnosis
+
 CLASSES = ("zero", "$one$", "<b>two</b>")
 
 
@@ -106,9 +108,16 @@ def full_report() -> Report:
         synops=some_synops(),
         power=estimate_power(some_synops()),
         conversion=some_conversion(),
+        diagnosis=some_diagnosis(),
+        core_diagnosis=some_cores(),
         warnings=(Violation("conv", "odd map", "7x7", "even", "layer 'conv': an odd map. Try padding."),),
         provenance={"command line": "demo"},
     )
+
+
+def the_program(report: Report) -> Program:
+    assert report.program is not None
+    return report.program
 
 
 class Page(HTMLParser):
@@ -173,14 +182,14 @@ def test_numbers_are_those_of_the_records() -> None:
     assert json.loads(json.dumps(numbers, allow_nan=False)) == numbers
     assert numbers["input"]["n_events"] == len(events) == numbers["input"]["n_on"] + numbers["input"]["n_off"]
     assert numbers["input"]["label"] == CLASSES[1]
-    for row, program in zip(numbers["activity"], report.program.cores, strict=True):
+    for row, program in zip(numbers["activity"], the_program(report).cores, strict=True):
         counts = recording.counts[program.core]
         assert row["n_spikes"] == counts.sum() == recording.n_spikes[program.core]
         assert row["silent_share"] * counts.size == pytest.approx((counts == 0).sum())
         assert row["rate_hz"] == pytest.approx(counts.mean() / (events.duration_us / 1e6))
         assert row["synops"] == recording.synops[program.core]
-    assert list(numbers["output"]["n_spikes"].values()) == count_classes(recording, report.program).tolist()
-    assert numbers["output"]["prediction"] == CLASSES[classify(recording, report.program)]
+    assert list(numbers["output"]["n_spikes"].values()) == count_classes(recording, the_program(report)).tolist()
+    assert numbers["output"]["prediction"] == CLASSES[classify(recording, the_program(report))]
     assert numbers["synops"] == json.loads(json.dumps(some_synops().to_dict()))
     assert numbers["power"] == json.loads(json.dumps(estimate_power(some_synops()).to_dict()))
     assert numbers["provenance"]["seed"] == 7
@@ -191,7 +200,7 @@ def test_all_cores_of_the_chip_are_listed_with_what_the_budget_says() -> None:
     report = full_report()
     numbers = report_dict(report)
     assert [row["core"] for row in numbers["cores"]] == [table.core for table in chip("speck2fdevkit").cores]
-    loaded = {program.core: program for program in report.program.cores}
+    loaded = {program.core: program for program in the_program(report).cores}
     for row, table in zip(numbers["cores"], chip("speck2fdevkit").cores, strict=True):
         assert row["kernel"]["available"] == table.kernel_words
         if row["core"] not in loaded:
@@ -261,6 +270,8 @@ SECTIONS = {
     "synops": {"synops"},
     "power": {"power"},
     "conversion": {"conversion"},
+    "diagnosis": {"diagnosis"},
+    "core_diagnosis": {"cores-diagnosis"},
     "warnings": {"warnings"},
     "provenance": {"provenance"},
 }
@@ -269,7 +280,7 @@ SECTIONS = {
 @pytest.mark.parametrize("field", [None, *SECTIONS])
 def test_a_section_is_there_exactly_when_its_data_is(field: str | None) -> None:
     full = full_report()
-    bare = Report(title="bare", program=dataclasses.replace(full.program, provenance={}))
+    bare = Report(title="bare", program=dataclasses.replace(the_program(full), provenance={}))
     report = dataclasses.replace(bare, **{field: getattr(full, field)}) if field else bare
     text = render_html(report)
     assert set(Page(text).sections) == {"cores"} | (SECTIONS[field] if field else set())

