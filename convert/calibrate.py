@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
@@ -11,11 +10,12 @@ import numpy as np
 
 from .candidates import Setting, baselines, coarse_grid, variants
 from .capture import capture
+from .choice import SearchSettings, choose, promising, spikes_within
 from .errors import CalibrationError
 from .evaluate import module_outputs
 from .fold import fold, refuse
 from .gains import apply_gains
-from .graph import Input
+from .graph import Graph, Input
 from .judging import Judge, LabelledSamples, Verdict, judge_spiking
 from .normalize import calibration_batch, gains_of
 from .pipeline import convert_graph
@@ -26,7 +26,10 @@ from .thresholds import observe
 from .types import Conversion, SpikingNet
 
 if TYPE_CHECKING:
+    import torch
     from torch import nn
+
+    Given = Callable[[torch.Tensor], torch.Tensor]
 
 _FIRST_ROUND, _SECOND_ROUND = 64, 256
 """Samples that every setting is judged on, and those that are left; in the end it is all of them."""
@@ -36,42 +39,7 @@ _N_FITTED = 3
 _HEADROOM = 0.98
 """Of a budget: it is fitted on the samples of the first round, and has to hold on all."""
 
-_FINEST = 1.02
-"""Ratio of spikes at which a fit to a budget ends."""
-
-_SPIKES_RANGE = (1e-3, 1e4)
 _FEWEST = 4
-
-
-@dataclasses.dataclass(frozen=True)
-class SearchSettings:
-    """What a search tries and how it chooses.
-
-    Units: ``price`` is the loss, in bits, that halving the synops may cost. ``accuracy_slack`` is the share of accuracy
-    that may be given up for fewer synops, whatever the price. ``v_mins`` are the lower bounds to try, in thresholds.
-    ``n_kept`` settings go from each round to the next. ``seed`` decides which samples set the scales; ``replace`` is
-    that of ``convert``.
-    Source: the price: measured 2026-11-21, 1 and 4 steps of digits, N-MNIST and animals, 50 settings each, held-out
-    samples. With 0.001 to 0.003 the chosen setting was 0.3 points below the best in hindsight, with 0.01 1.5 points;
-    the highest accuracy, in place of the least loss, chose one 1.8 points below.
-    """
-
-    price: float = 0.003
-    accuracy_slack: float = 0.0
-    v_mins: tuple[float | None, ...] = (-1.0, None)
-    n_kept: int = 6
-    replace: tuple[str, ...] = ()
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name, share in (("price", self.price), ("accuracy_slack", self.accuracy_slack)):
-            if not 0 <= share < 1:
-                raise CalibrationError(f"{name}: expected 0 to below 1, found {share}. Try 0.003.")
-        if not self.v_mins or self.n_kept < 1:
-            raise CalibrationError(
-                f"search: expected one lower bound or more and to keep one setting or more, found {self.v_mins} and "
-                f"{self.n_kept}. Try (-1.0, None) and 8."
-            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,6 +96,25 @@ def search(
 ) -> Search:
     """Return the conversion of a CNN with the scales, starts and lower bound that classify ``samples`` best.
 
+    The same as ``search_graph`` of the captured module.
+    Shapes: ``input_shape`` as in ``convert``.
+    Raises: as ``search_graph``; CaptureError.
+    """
+    graph, given = _captured(module, input_shape)
+    return search_graph(graph, samples, objective=objective, budget=budget, settings=settings, given=given)
+
+
+def search_graph(
+    graph: Graph,
+    samples: LabelledSamples,
+    *,
+    objective: Judge = judge_spiking,
+    budget: float | None = None,
+    settings: SearchSettings | None = None,
+    given: Given | None = None,
+) -> Search:
+    """Return the conversion of a captured CNN with the scales, starts and lower bound that classify ``samples`` best.
+
     A third of the samples, at most 128, set the scales, without their labels. Every setting of a coarse grid is judged
     on 64 others, the best and their neighbors on 256, the best of those on all samples. Chosen is the one with the
     least loss (``judge_scores``) plus a small price of synops: accuracy on a few hundred samples is too coarse to tell
@@ -136,10 +123,10 @@ def search(
     Units: ``budget`` is the most synops per sample, on average.
     Law: equal arguments give equal results on one thread.
     Raises: CalibrationError where even the fewest spikes cost more than the budget, or there are fewer than 4 samples;
-    the rest as ``convert``.
+    the rest as ``convert_graph``, which ``given`` is for.
     """
     settings = settings or SearchSettings()
-    bench = _Workbench(module, input_shape, samples, objective, settings)
+    bench = _Workbench(graph, given, samples, objective, settings)
     n_steps, n = samples.n_steps, len(samples)
     first, second = min(_FIRST_ROUND, n), min(_SECOND_ROUND, n)
     known = baselines(n_steps)
@@ -173,88 +160,9 @@ def fit_budget(
     Law: the best trial costs at most ``budget``, and 2 % more spikes cost more, or the spikes are 10,000.
     Raises: CalibrationError where a thousandth of a spike costs more; the rest as ``convert``.
     """
-    bench = _Workbench(module, input_shape, samples, objective, SearchSettings())
+    bench = _Workbench(*_captured(module, input_shape), samples, objective, SearchSettings())
     best = bench.fitted(setting, budget, len(samples))
     return bench.result(best, budget)
-
-
-def spikes_within(cost: Callable[[float], float], budget: float, *, start: float) -> float:
-    """Return the largest spike count, within 2 %, whose cost is within ``budget``.
-
-    ``cost`` rises with the spikes; the search begins at ``start``, halves or doubles, then bisects.
-    Raises: CalibrationError where a thousandth of a spike costs more.
-    """
-    low, high = _SPIKES_RANGE
-    inside = min(max(start, low), high)
-    while cost(inside) > budget:
-        if inside == low:
-            raise CalibrationError(
-                f"budget: expected at least {cost(low):,.0f} synops per sample, which input events cause whatever the "
-                f"scales, found {budget:,.0f}. Try a larger budget, or fewer features in the first layer."
-            )
-        inside = max(low, inside / 2)
-    outside = min(high, 2 * inside)
-    while cost(outside) <= budget:
-        inside, outside = outside, min(high, 2 * outside)
-        if inside == high:
-            return high
-    while outside / inside > _FINEST:
-        middle = (inside * outside) ** 0.5
-        inside, outside = (middle, outside) if cost(middle) <= budget else (inside, middle)
-    return inside
-
-
-def choose(
-    verdicts: Mapping[Setting, Verdict], settings: SearchSettings, *, budget: float | None = None
-) -> Setting | None:
-    """Return the setting with the least loss plus price of its synops; None where none is within ``budget``.
-
-    With an ``accuracy_slack`` it is the one with the fewest synops whose accuracy and loss are no further from those of
-    the setting with the least loss.
-    """
-    within = _within(verdicts, budget)
-    if not within:
-        return None
-    leader = min(within.values(), key=lambda verdict: verdict.loss)
-    slack = settings.accuracy_slack
-    good = {
-        setting: verdict
-        for setting, verdict in within.items()
-        if verdict.loss <= leader.loss + slack and verdict.accuracy >= leader.accuracy - slack
-    }
-    if slack > 0:
-        return min(good, key=lambda setting: good[setting].synops_per_sample)
-    return min(within, key=lambda setting: _priced(within[setting], settings.price))
-
-
-def promising(
-    verdicts: Mapping[Setting, Verdict], settings: SearchSettings, *, budget: float | None = None
-) -> tuple[Setting, ...]:
-    """Return the ``n_kept`` settings within the budget of least loss plus price, and half as many cheaper ones near them.
-
-    Near is a mean loss within two standard errors of the best one's on the same samples.
-    """
-    within = _within(verdicts, budget)
-    ranked = sorted(within, key=lambda setting: _priced(within[setting], settings.price))
-    best, others = ranked[: settings.n_kept], ranked[settings.n_kept :]
-    near = [setting for setting in others if _excess(within[setting], within[best[0]]) <= 2.0]
-    cheap = sorted(near, key=lambda setting: within[setting].synops_per_sample)
-    return (*best, *cheap[: settings.n_kept // 2])
-
-
-def _priced(verdict: Verdict, price: float) -> float:
-    return verdict.loss + price * math.log2(max(1.0, verdict.synops_per_sample))
-
-
-def _within(verdicts: Mapping[Setting, Verdict], budget: float | None) -> dict[Setting, Verdict]:
-    return {s: verdict for s, verdict in verdicts.items() if budget is None or verdict.synops_per_sample <= budget}
-
-
-def _excess(verdict: Verdict, best: Verdict) -> float:
-    """Return by how many standard errors a verdict's mean loss is above another's, sample by sample."""
-    difference = verdict.losses - best.losses
-    mean, spread = float(difference.mean()), float(difference.std()) / math.sqrt(len(difference))
-    return mean / spread if spread > 0 else math.copysign(math.inf, mean) if mean else 0.0
 
 
 def _to_fit(verdicts: Mapping[Setting, Verdict], budget: float) -> tuple[Setting, ...]:
@@ -271,18 +179,25 @@ def _to_fit(verdicts: Mapping[Setting, Verdict], budget: float) -> tuple[Setting
     return tuple(sorted(chosen, key=lambda setting: verdicts[setting].loss)[:_N_FITTED])
 
 
+def _captured(module: nn.Module, input_shape: Sequence[int]) -> tuple[Graph, Given]:
+    """Return a captured module, and what computes its outputs."""
+    graph = capture(module, input_shape)
+    entry = cast("Input", graph.nodes[0])
+    return graph, lambda batch: module_outputs(module, batch, entry.given_shape)
+
+
 class _Workbench:
     """A captured CNN with its samples, and the log of what was judged."""
 
     def __init__(
         self,
-        module: nn.Module,
-        input_shape: Sequence[int],
+        graph: Graph,
+        given: Given | None,
         samples: LabelledSamples,
         objective: Judge,
         settings: SearchSettings,
     ) -> None:
-        self._module, self._graph = module, capture(module, input_shape)
+        self._graph, self._given = graph, given
         self._objective, self._replace = objective, settings.replace
         plain, _ = replace_nodes(self._graph, settings.replace)
         refuse(plain)
@@ -293,15 +208,12 @@ class _Workbench:
             )
         order = np.random.default_rng(settings.seed).permutation(len(samples))
         n_calibration = min(_MAX_CALIBRATION, len(samples) // 3)
-        self._frames = calibration_batch(samples.subset(order[:n_calibration]).frames, self._entry)
+        entry = cast("Input", graph.nodes[0])  # captured graphs start with it
+        self._frames = calibration_batch(samples.subset(order[:n_calibration]).frames, entry)
         self._activations = observe(self._folded, self._frames)
         self._judging = samples.subset(np.roll(order, -n_calibration))  # those that set the scales come last
         self._nets: dict[Setting, SpikingNet] = {}
         self._log: dict[Setting, Verdict] = {}
-
-    @property
-    def _entry(self) -> Input:
-        return cast("Input", self._graph.nodes[0])  # capture puts it there
 
     def judge(self, settings: Iterable[Setting], n: int) -> dict[Setting, Verdict]:
         """Return verdicts on the first ``n`` samples, and keep them in the log."""
@@ -340,10 +252,10 @@ class _Workbench:
         }
         conversion = convert_graph(
             self._graph,
-            data=self._frames.reshape(-1, *self._entry.given_shape),
+            data=self._frames,
             scaling=best.scaling,
             v_min=best.v_min,
             replace=self._replace,
-            given=lambda batch: module_outputs(self._module, batch, self._entry.given_shape),
+            given=self._given,
         )
         return Search(tuple(trials.values()), trials[best], conversion, len(self._frames), budget)

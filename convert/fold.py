@@ -82,7 +82,13 @@ def refuse(graph: Graph) -> None:
 def refusals(graph: Graph) -> tuple[Finding, ...]:
     """Return one finding for each node of a captured graph that has no spiking counterpart."""
     unknown = (node for node in graph if isinstance(node, Unknown))
-    return tuple(Finding(node.name, node.label, "refused", f"{node.reason}. {node.fix}") for node in unknown)
+    return tuple(Finding(node.name, node.label, "refused", f"{node.reason}. {_way_out(node)}") for node in unknown)
+
+
+def _way_out(node: Unknown) -> str:
+    if node.substitute is None:
+        return node.fix
+    return f"{node.fix} Or convert it as another layer: --replace {node.substitute[0]}, and see what that changes."
 
 
 def _raise_refused(findings: tuple[Finding, ...]) -> None:

@@ -28,7 +28,7 @@ from spikeport.convert.thresholds import observe
 
 from .networks import Case, plain_cnns
 
-CHOICES = [
+CHOICES: list[dict[str, Any]] = [
     {"rule": "percentile", "over": "all"},
     {"rule": "mse"},
     {"rule": "mse", "start": "half"},
@@ -134,12 +134,11 @@ def test_features_that_stay_silent_take_the_scale_of_their_layer_and_silent_laye
     with torch.no_grad():
         first.weight[2] = -1.0
     graph, frames = folded(module, (2, 10, 10)), frames_of((2, 10, 10))
-    for rule in ("percentile", "mse", "balance"):
-        scaling = dataclasses.replace(Scaling(), rule=rule)
-        whole, own, moved = (
-            find_gains(graph, frames, dataclasses.replace(scaling, **change))["conv0"]
-            for change in ({}, {"per_channel": True}, {"equalize": True})
-        )
+    rules: list[dict[str, Any]] = [{"rule": "percentile"}, {"rule": "mse"}, {"rule": "balance"}]
+    for rule in rules:
+        whole = find_gains(graph, frames, Scaling(**rule))["conv0"]
+        own = find_gains(graph, frames, Scaling(**rule, per_channel=True))["conv0"]
+        moved = find_gains(graph, frames, Scaling(**rule, equalize=True))["conv0"]
         assert np.isfinite(own).all()
         assert own[2] == whole[2] != own[3]
         assert np.isfinite(moved).all()
@@ -268,7 +267,6 @@ def test_a_scaling_that_makes_no_sense_is_refused(field: str, value: object, mes
 def test_every_choice_makes_another_net() -> None:
     frames = frames_of((2, 10, 10))
     graph = folded(uneven_net(), (2, 10, 10))
-    choices: list[dict[str, Any]] = [{}, *CHOICES]
-    gains = [find_gains(graph, frames, Scaling(**choice)) for choice in choices]
+    gains = [find_gains(graph, frames, Scaling(**choice)) for choice in ({}, *CHOICES)]
     for (a, one), (b, other) in itertools.combinations(enumerate(gains), 2):
         assert any(not np.array_equal(one[name], other[name]) for name in one), (a, b)

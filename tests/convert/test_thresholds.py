@@ -94,8 +94,9 @@ def test_no_scale_of_the_grid_has_a_smaller_squared_error(seed: int, spikes: flo
 
 def test_more_spikes_clip_less_and_half_a_threshold_rounds_better() -> None:
     found = drawn(1, n=5000)
-    for rule in (lambda spikes: mse_scales(found, spikes, start=0.5), lambda spikes: balanced_scales(found, spikes)):
-        few, many = rule(2.0), rule(50.0)
+    pairs = [[mse_scales(found, spikes, start=0.5) for spikes in (2.0, 50.0)]]
+    pairs += [[balanced_scales(found, spikes) for spikes in (2.0, 50.0)]]
+    for few, many in pairs:
         assert np.all(few < many)
         assert np.all(many <= found.highest * 1.001)
     (scale,) = mse_scales(found.merged(), 10, start=0.5)
