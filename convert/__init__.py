@@ -4,15 +4,18 @@ The front door: ``__all__`` is what is public. torch and sinabs are imported by 
 """
 
 from .advice import REPLACEMENTS
+from .calibrate import Search, search, search_graph
 from .capture import capture
-from .diagnose import Diagnosis, diagnose
+from .choice import SearchSettings
+from .diagnosis.diagnose import Diagnosis, diagnose
 from .errors import ConvertError
 from .evaluate import EquivalenceGate, Replacement
+from .exchange.nir_in import NirImport, load_nir, read_nir
+from .exchange.nir_out import save_nir
+from .exchange.onnx_in import load_onnx
 from .graph import Finding, Graph
-from .nir_in import NirImport, load_nir, read_nir
-from .nir_out import save_nir
+from .judging import LabelledSamples, Verdict, judge_spiking, label_recordings
 from .normalize import Scaling
-from .onnx_in import load_onnx
 from .pipeline import convert, convert_graph
 from .power import PlatformEnergy, PowerEstimate, compare_platforms, estimate_power, find_profile
 from .powerfit import RailLog, fit_profile, read_rail_log
@@ -34,6 +37,7 @@ __all__ = [
     "EquivalenceGate",
     "Finding",
     "Graph",
+    "LabelledSamples",
     "NirImport",
     "PlatformEnergy",
     "PowerEstimate",
@@ -41,12 +45,15 @@ __all__ = [
     "RailLog",
     "Replacement",
     "Scaling",
+    "Search",
+    "SearchSettings",
     "SpikingLayer",
     "SpikingNet",
     "SynopReport",
     "Trace",
     "TrafficReport",
     "TutorialTable",
+    "Verdict",
     "capture",
     "compare_platforms",
     "convert",
@@ -57,6 +64,8 @@ __all__ = [
     "find_peaks",
     "find_profile",
     "fit_profile",
+    "judge_spiking",
+    "label_recordings",
     "load_net",
     "load_nir",
     "load_onnx",
@@ -67,6 +76,8 @@ __all__ = [
     "save_net",
     "save_nir",
     "save_profile",
+    "search",
+    "search_graph",
     "simulate",
     "to_sinabs",
     "tutorial_table",

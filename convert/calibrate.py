@@ -116,9 +116,9 @@ def search_graph(
     """Return the conversion of a captured CNN with the scales, starts and lower bound that classify ``samples`` best.
 
     A third of the samples, at most 128, set the scales, without their labels. Every setting of a coarse grid is judged
-    on 64 others, the best and their neighbors on 256, the best of those on all samples. Chosen is the one with the
-    least loss (``judge_scores``) plus a small price of synops: accuracy on a few hundred samples is too coarse to tell
-    good settings apart. Weights as trained with lower bound -1, as sinabs leaves them, and what ``convert`` does
+    on 64 others, the best and their neighbors on 256, the best of those on all samples. Chosen is by ``badness`` and a
+    small price of synops: accuracy on a few hundred samples is too coarse to tell good settings apart. Weights as
+    trained with lower bound -1, as sinabs leaves them, and what ``convert`` does
     unasked are judged to the end.
     Units: ``budget`` is the most synops per sample, on average.
     Law: equal arguments give equal results on one thread.

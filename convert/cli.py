@@ -15,7 +15,7 @@ import typer
 from spikeport.models.atomic import check_target
 from spikeport.models.console import emit, end_dry_run, hint, say
 
-from .diagnose import Diagnosis, diagnosis_tables, run_diagnosis
+from .diagnosis.diagnose import Diagnosis, diagnosis_tables, run_diagnosis
 from .errors import CalibrationError, InputError
 from .inputs import Calibration, Source, is_file, open_source, parse_bound, parse_shape, read_calibration
 from .normalize import Scaling
@@ -26,8 +26,8 @@ from .types import Conversion, SpikingNet
 
 if TYPE_CHECKING:
     from .calibrate import Search
+    from .exchange.nir_in import NirImport
     from .judging import Judge
-    from .nir_in import NirImport
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Check everything, write nothing.")]
@@ -188,7 +188,7 @@ def _dicts(records: Sequence[Any]) -> list[dict[str, Any]]:
 
 
 def _read_nir(network: str, input_shape: str | None, *, v_min: float | None, replace: tuple[str, ...]) -> NirImport:
-    from .nir_in import read_nir
+    from .exchange.nir_in import read_nir
 
     shape = None if input_shape is None else parse_shape(input_shape)
     if shape is not None and len(shape) != 3:
@@ -216,7 +216,8 @@ class _Wish:
 
 
 def _search(context: typer.Context, source: Source, samples: Calibration, wish: _Wish) -> Search:
-    from .calibrate import SearchSettings, search_graph
+    from .calibrate import search_graph
+    from .choice import SearchSettings
     from .judging import judge_spiking, label_recordings
 
     if samples.labels is None:

@@ -65,7 +65,7 @@ def open_source(network: str, *, weights: Path | None, input_shape: str | None) 
 
     wanted = None if input_shape is None else parse_shape(input_shape)
     if is_file(network, ".onnx"):
-        from .onnx_in import load_onnx
+        from .exchange.onnx_in import load_onnx
 
         if weights is not None:
             raise InputError(f"--weights: {Path(network).name} holds its weights. Try without --weights.")

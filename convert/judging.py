@@ -103,17 +103,20 @@ def label_recordings(
 class Verdict(ArrayRecord):
     """What a net made of labelled samples.
 
-    Shapes: ``is_correct`` bool ``[N]``; ``losses`` float64 ``[N]``, see ``judge_scores``.
+    Shapes: ``is_correct`` bool ``[N]``; ``losses`` float64 ``[N]``; ``bits`` float64 ``[N, classes]``: minus the binary
+    logarithm of the probability that the net gives each class, see ``judge_scores``.
     Units: losses are in bits, ``synops_per_sample`` is a mean.
     """
 
     is_correct: NDArray[np.bool_]
     losses: NDArray[np.float64]
+    bits: NDArray[np.float64]
     synops_per_sample: float
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "is_correct", frozen(self.is_correct, np.bool_))
         object.__setattr__(self, "losses", frozen(self.losses, np.float64))
+        object.__setattr__(self, "bits", frozen(self.bits, np.float64))
 
     @property
     def accuracy(self) -> float:
@@ -160,7 +163,13 @@ def judge_scores(
             f"labelled samples: expected labels below {scores.shape[1]}, the classes of the net, found {labels.max()}. "
             "Try the data set that the CNN was trained on."
         )
-    ahead = scores - scores[np.arange(len(labels)), labels][:, None]
-    tried = [np.logaddexp.reduce(ahead * factor, axis=1) for factor in _FACTORS]
-    bits = min(tried, key=lambda losses: float(losses.mean())) / np.log(2.0)
-    return Verdict(predictions == labels, np.minimum(bits, 1.0), n_synops / len(labels))
+    centered = scores - scores.max(axis=1, keepdims=True)
+    likely, least = centered, np.inf
+    for factor in _FACTORS:
+        logarithms = factor * centered - np.logaddexp.reduce(factor * centered, axis=1, keepdims=True)
+        loss = -float(logarithms[np.arange(len(labels)), labels].mean())
+        if loss < least:
+            likely, least = logarithms, loss
+    bits = -likely / np.log(2.0)
+    losses = np.minimum(bits[np.arange(len(labels)), labels], 1.0)
+    return Verdict(predictions == labels, losses, bits, n_synops / len(labels))

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from .geometry import Pair
 from .graph import Conv
 
-
 Scalar = TypeVar("Scalar", bound=np.generic)
 
 

@@ -17,7 +17,7 @@ from typer.exceptions import TyperException
 from spikeport.convert.cli import convert_command
 from spikeport.convert.errors import ConvertError
 from spikeport.convert.estimate import estimate_command
-from spikeport.convert.exchange import export_command
+from spikeport.convert.export import export_command
 from spikeport.models.cli import train_command
 from spikeport.models.console import emit, say, show, silence
 from spikeport.models.errors import ModelsError, TargetError
@@ -29,7 +29,7 @@ from .errors import DeployError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from spikeport.convert.diagnose import Diagnosis
+    from spikeport.convert.diagnosis.diagnose import Diagnosis
     from spikeport.convert.judging import Judge
     from spikeport.convert.types import Conversion
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from spikeport.convert.causes import (
+from spikeport.convert.diagnosis.causes import (
     BOUND_OFF,
     CLIPPED_OFF,
     GRID_OFF,

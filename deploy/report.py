@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from spikeport.convert.diagnose import Diagnosis
+from spikeport.convert.diagnosis.diagnose import Diagnosis
 from spikeport.convert.power import PowerEstimate
 from spikeport.convert.synops import SynopReport
 from spikeport.convert.types import Conversion

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from spikeport.convert.diagnose import Diagnosis, LayerDiagnosis
+from spikeport.convert.diagnosis.diagnose import Diagnosis, LayerDiagnosis
 
 from .plots import ACCENT, FAINT, INK, drawing, to_svg
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -13,7 +15,7 @@ from spikeport.models.events import Events
 from .errors import RecordingError
 from .types import CoreProgram, Program, Recording
 
-Stream = tuple[NDArray[np.int64], NDArray[np.int64]]
+Stream = tuple[NDArray[np.integer[Any]], NDArray[np.int64]]
 
 
 def find_core_peaks(
@@ -65,7 +67,7 @@ def _arriving(core: CoreProgram, program: Program, recording: Recording, events:
     return streams
 
 
-def _all(times: NDArray[np.int64]) -> Stream:
+def _all(times: NDArray[np.integer[Any]]) -> Stream:
     return times, np.ones(len(times), np.int64)
 
 

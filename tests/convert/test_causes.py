@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from torch import nn
 
 from spikeport.convert import Conversion, Scaling, convert
-from spikeport.convert.causes import FACTOR_OFF
-from spikeport.convert.diagnose import diagnose
+from spikeport.convert.diagnosis.causes import FACTOR_OFF
+from spikeport.convert.diagnosis.diagnose import diagnose
 
 from .faults import (
     SHAPE,

@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from torch import nn
 
 from spikeport.convert import Conversion, convert, simulate
-from spikeport.convert.causes import error_parts
-from spikeport.convert.diagnose import N_POINTS, Diagnosis, diagnose, diagnosis_tables, run_diagnosis
+from spikeport.convert.diagnosis.causes import error_parts
+from spikeport.convert.diagnosis.diagnose import N_POINTS, Diagnosis, diagnose, diagnosis_tables, run_diagnosis
+from spikeport.convert.diagnosis.measure import measure_layers
 from spikeport.convert.errors import InputError
-from spikeport.convert.measure import measure_layers
 from spikeport.convert.rasters import spread
 from spikeport.convert.simulate import STEP_US
 from spikeport.models.console import show
@@ -73,7 +73,7 @@ def test_numbers_agree_with_the_trace_and_with_plain_least_squares(seed: int) ->
 def test_parts_do_not_depend_on_how_many_recordings_are_measured_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     conversion, raster = intact(0, bias=True, v_min=-1.0)
     whole = diagnose(conversion, raster)
-    monkeypatch.setattr("spikeport.convert.measure._CELLS", 1)
+    monkeypatch.setattr("spikeport.convert.diagnosis.measure._CELLS", 1)
     parts = diagnose(conversion, raster)
     assert parts.curve == whole.curve
     for layer, same in zip(parts.layers, whole.layers, strict=True):

@@ -12,8 +12,8 @@ from typer.testing import CliRunner
 
 from spikeport.convert import save_net
 from spikeport.convert.errors import UnsupportedLayerError
-from spikeport.convert.exchange import export_command
-from spikeport.convert.nir_in import load_nir
+from spikeport.convert.exchange.nir_in import load_nir
+from spikeport.convert.export import export_command
 from spikeport.convert.types import SpikingLayer, SpikingNet, chain
 from spikeport.models.errors import TargetError
 

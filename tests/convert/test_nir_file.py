@@ -13,10 +13,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from spikeport.convert import nir_file
 from spikeport.convert.errors import ConvertError, NetFileError, UnsupportedLayerError
-from spikeport.convert.nir_file import read_nir_file
-from spikeport.convert.nir_in import load_nir
+from spikeport.convert.exchange import nir_file
+from spikeport.convert.exchange.nir_file import read_nir_file
+from spikeport.convert.exchange.nir_in import load_nir
 from spikeport.convert.types import SpikingNet
 
 from .nir_files import fires, graph, linear, output, write

@@ -9,7 +9,7 @@ import pytest
 
 from spikeport.convert import simulate
 from spikeport.convert.errors import UnsupportedLayerError
-from spikeport.convert.nir_in import load_nir, read_nir
+from spikeport.convert.exchange.nir_in import load_nir, read_nir
 
 from .frameworks import FRAMEWORKS, INPUT_SHAPE, of_spikingjelly
 

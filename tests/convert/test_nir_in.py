@@ -14,7 +14,7 @@ import torch.nn.functional as F
 
 from spikeport.convert import simulate
 from spikeport.convert.errors import InputError, NetFileError, UnsupportedLayerError, WeightValueError
-from spikeport.convert.nir_in import load_nir, read_nir
+from spikeport.convert.exchange.nir_in import load_nir, read_nir
 from spikeport.convert.types import Edge, SpikingNet
 
 from .nir_files import Node, conv, fires, given, graph, leaks, linear, output, pool, write

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 
 from spikeport.convert import simulate
 from spikeport.convert.errors import UnsupportedLayerError
-from spikeport.convert.nir_in import load_nir, read_nir
-from spikeport.convert.nir_out import nir_bytes, save_nir
+from spikeport.convert.exchange.nir_in import load_nir, read_nir
+from spikeport.convert.exchange.nir_out import nir_bytes, save_nir
 from spikeport.convert.types import INPUT, Edge, SpikingLayer, SpikingNet, chain
 
 from .frameworks import peer, quiet

@@ -14,10 +14,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from spikeport.convert import onnx_constants, onnx_file
 from spikeport.convert.errors import CaptureError, ConvertError, InputError, NetFileError
+from spikeport.convert.exchange import onnx_constants, onnx_file
+from spikeport.convert.exchange.onnx_in import load_onnx
 from spikeport.convert.graph import Conv, Graph
-from spikeport.convert.onnx_in import load_onnx
 
 from .onnx_files import model, onnx, op, write
 

@@ -12,8 +12,8 @@ import torch
 
 from spikeport.convert.errors import UnsupportedLayerError, WeightValueError
 from spikeport.convert.evaluate import evaluate
+from spikeport.convert.exchange.onnx_in import load_onnx
 from spikeport.convert.graph import Conv, Graph, Relu, Unknown
-from spikeport.convert.onnx_in import load_onnx
 from spikeport.convert.pipeline import convert_graph
 
 from .onnx_files import model, onnx, op, write

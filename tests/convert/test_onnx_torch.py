@@ -12,7 +12,7 @@ from torch import nn
 from spikeport.convert import convert, simulate
 from spikeport.convert.errors import ConvertError
 from spikeport.convert.evaluate import evaluate
-from spikeport.convert.onnx_in import load_onnx
+from spikeport.convert.exchange.onnx_in import load_onnx
 from spikeport.convert.pipeline import convert_graph
 
 from . import cnn_zoo_branched, cnn_zoo_refused  # noqa: F401  # their nets are in the zoo by being imported

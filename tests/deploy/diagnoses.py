@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from spikeport.convert.causes import Verdict
-from spikeport.convert.curves import CurvePoint
-from spikeport.convert.diagnose import Diagnosis, LayerDiagnosis
+from spikeport.convert.diagnosis.causes import Verdict
+from spikeport.convert.diagnosis.curves import CurvePoint
+from spikeport.convert.diagnosis.diagnose import Diagnosis, LayerDiagnosis
 from spikeport.deploy.diagnosis import CoreDiagnosis
 
 BAD = Verdict("out & done", "lower bound too tight", "the bound of -0.1 thresholds takes <all>.", "Try --v-min -4.")

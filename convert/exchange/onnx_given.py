@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from .calls import Call, Value
+from ..calls import Call, Value
 from .onnx_file import Operation
 
 Operand = Any

@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 
 from spikeport.models.atomic import write_atomic
 
-from .errors import UnsupportedLayerError
-from .geometry import Shape3, pooled
-from .graph import Finding
-from .kernels import dense_kernel
-from .types import INPUT, Edge, SpikingLayer, SpikingNet
+from ..errors import UnsupportedLayerError
+from ..geometry import Shape3, pooled
+from ..graph import Finding
+from ..kernels import dense_kernel
+from ..types import INPUT, Edge, SpikingLayer, SpikingNet
 
 if TYPE_CHECKING:
     import nir

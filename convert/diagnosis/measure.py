@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 
 from spikeport.models.arrays import ArrayRecord, frozen
 
-from .errors import InputError
-from .evaluate import evaluate
-from .geometry import Pair, pooled
-from .graph import Conv, Graph, Relu
-from .grid import STATE_BITS, WEIGHT_BITS, layer_scale, to_integers
-from .simulate import simulate
-from .types import INPUT, Conversion, Edge, SpikingLayer, SpikingNet, Trace
+from ..errors import InputError
+from ..evaluate import evaluate
+from ..geometry import Pair, pooled
+from ..graph import Conv, Graph, Relu
+from ..grid import STATE_BITS, WEIGHT_BITS, layer_scale, to_integers
+from ..simulate import simulate
+from ..types import INPUT, Conversion, Edge, SpikingLayer, SpikingNet, Trace
 
 _CELLS = 10_000_000
 """Neuron steps of all layers held at once; more recordings are measured in parts."""

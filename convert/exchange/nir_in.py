@@ -11,14 +11,14 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from ..errors import InputError, InvalidNetError, NetFileError, UnsupportedLayerError
+from ..geometry import Shape3
+from ..graph import Finding, Status
+from ..types import INPUT, Edge, SpikingLayer, SpikingNet
 from .currents import Arrival, Current, Term, added, joined, regrouped, scaled
-from .errors import InputError, InvalidNetError, NetFileError, UnsupportedLayerError
-from .geometry import Shape3
-from .graph import Finding, Status
 from .nir_file import NirFile, NirNode, read_nir_file
 from .nir_neurons import NEURONS, Neurons, Reading, RefusedError, neurons
 from .nir_nodes import WEIGHTS, input_shape_of, passed_on, whole
-from .types import INPUT, Edge, SpikingLayer, SpikingNet
 
 _PASSED: Status = "passed through"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from .calls import Value
+from ..calls import Value
 from .onnx_given import Calls, Given, Problem, Translation
 
 

@@ -21,7 +21,7 @@ def export_command(
     as_json: JsonFlag = False,
 ) -> None:
     """Write a spiking net as NIR, which sinabs, snnTorch, Norse, SpikingJelly and others read."""
-    from .nir_out import nir_bytes, save_nir
+    from .exchange.nir_out import nir_bytes, save_nir
     from .store import load_net_with_notes, net_hash
 
     check_target(out, suffixes=(".nir",), inputs=[net])

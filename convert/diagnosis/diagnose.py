@@ -14,6 +14,11 @@ from numpy.typing import ArrayLike, NDArray
 from spikeport.models.arrays import ArrayRecord, frozen
 from spikeport.models.events import Events
 
+from ..errors import InputError
+from ..geometry import Shape3
+from ..rasters import spread, stack_rasters
+from ..simulate import STEP_US
+from ..types import Conversion
 from .causes import (
     INPUT_SPAN,
     Cause,
@@ -28,12 +33,7 @@ from .causes import (
     unit,
 )
 from .curves import CurvePoint, accuracy_curve, cnn_answers
-from .errors import InputError
-from .geometry import Shape3
 from .measure import LayerCounts, measure_layers
-from .rasters import spread, stack_rasters
-from .simulate import STEP_US
-from .types import Conversion
 
 N_POINTS = 2000
 """Most points of a layer that are kept for its picture."""

@@ -9,16 +9,16 @@ from pathlib import Path
 
 import numpy as np
 
-from .advice import unknown
-from .calls import Call, Value, map_shape
-from .errors import CaptureError, ConvertError, NetFileError
-from .evaluate import evaluate
-from .graph import Graph, Input, Node, Unknown
+from ..advice import unknown
+from ..calls import Call, Value, map_shape
+from ..errors import CaptureError, ConvertError, NetFileError
+from ..evaluate import evaluate
+from ..graph import Graph, Input, Node, Unknown
+from ..operations import read
 from .onnx_constants import Array, first_line
 from .onnx_file import SIZES, OnnxFile, Operation, read_onnx_file
 from .onnx_given import Given, Operand, Problem
 from .onnx_ops import translated
-from .operations import read
 
 _AGAIN = "Try exporting the network again."
 
