@@ -6,6 +6,10 @@ VENV := .venv
 RUN := $(VENV)/bin/python -m
 INSTALL := $(RUN) pip install --quiet --disable-pip-version-check --no-input --constraint constraints.txt --editable
 
+# Frameworks that some tests and `spikeport bench convert` compare with. Without what they would like to bring along:
+# other versions of torch and nir, and torchvision.
+PEERS := snntorch==0.9.4 norse==1.1.0 spikingjelly==2.0.0 loguru==0.7.3 tqdm==4.70.1
+
 # matplotlib keeps its list of fonts here instead of in the home directory.
 export MPLCONFIGDIR := $(CURDIR)/$(VENV)/cache/matplotlib
 
@@ -34,6 +38,7 @@ $(VENV)/ready-demo: $(VENV)/bin/python
 $(VENV)/ready-test: $(VENV)/bin/python
 	@echo 'Installing spikeport and its tools into $(VENV) (a few minutes the first time) ...'
 	@$(INSTALL) '.[dev]'
+	@$(RUN) pip install --quiet --disable-pip-version-check --no-input --no-deps $(PEERS)
 	@touch $@ $(VENV)/ready-demo
 
 $(VENV)/bin/python:

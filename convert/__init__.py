@@ -13,12 +13,14 @@ from .evaluate import EquivalenceGate, Replacement
 from .exchange.nir_in import NirImport, load_nir, read_nir
 from .exchange.nir_out import save_nir
 from .exchange.onnx_in import load_onnx
+from .finetune import Finetuned, FinetuneSettings, finetune
 from .graph import Finding, Graph
 from .judging import LabelledSamples, Verdict, judge_spiking, label_recordings
 from .normalize import Scaling
 from .pipeline import convert, convert_graph
 from .power import PlatformEnergy, PowerEstimate, compare_platforms, estimate_power, find_profile
 from .powerfit import RailLog, fit_profile, read_rail_log
+from .prepare import FinetuneQuantization, finish_finetune, prepare_finetune, synop_penalty
 from .profiles import PowerProfile, load_profile, save_profile
 from .simulate import simulate, to_sinabs
 from .store import load_net, save_net
@@ -36,6 +38,9 @@ __all__ = [
     "EdgeTraffic",
     "EquivalenceGate",
     "Finding",
+    "FinetuneQuantization",
+    "FinetuneSettings",
+    "Finetuned",
     "Graph",
     "LabelledSamples",
     "NirImport",
@@ -63,6 +68,8 @@ __all__ = [
     "estimate_power",
     "find_peaks",
     "find_profile",
+    "finetune",
+    "finish_finetune",
     "fit_profile",
     "judge_spiking",
     "label_recordings",
@@ -71,6 +78,7 @@ __all__ = [
     "load_onnx",
     "load_profile",
     "peak_rate",
+    "prepare_finetune",
     "read_nir",
     "read_rail_log",
     "save_net",
@@ -79,6 +87,7 @@ __all__ = [
     "search",
     "search_graph",
     "simulate",
+    "synop_penalty",
     "to_sinabs",
     "tutorial_table",
 ]

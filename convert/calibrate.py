@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from .candidates import Setting, baselines, coarse_grid, variants
+from .candidates import Setting, baselines, coarse_grid, references, variants
 from .capture import capture
 from .choice import SearchSettings, choose, promising, spikes_within
 from .errors import CalibrationError
@@ -118,10 +118,10 @@ def search_graph(
     A third of the samples, at most 128, set the scales, without their labels. Every setting of a coarse grid is judged
     on 64 others, the best and their neighbors on 256, the best of those on all samples. Chosen is by ``badness`` and a
     small price of synops: accuracy on a few hundred samples is too coarse to tell good settings apart. Weights as
-    trained with lower bound -1, as sinabs leaves them, and what ``convert`` does
-    unasked are judged to the end.
+    trained with lower bound -1, as sinabs leaves them, and what ``convert`` does unasked are judged to the end.
     Units: ``budget`` is the most synops per sample, on average.
-    Law: equal arguments give equal results on one thread.
+    Law: equal arguments give equal results on one thread; on ``samples`` the accuracy is not below that of those
+    baselines within the budget, less ``accuracy_slack``.
     Raises: CalibrationError where even the fewest spikes cost more than the budget, or there are fewer than 4 samples;
     the rest as ``convert_graph``, which ``given`` is for.
     """
@@ -130,15 +130,16 @@ def search_graph(
     n_steps, n = samples.n_steps, len(samples)
     first, second = min(_FIRST_ROUND, n), min(_SECOND_ROUND, n)
     known = baselines(n_steps)
-    coarse = bench.judge((*known, *coarse_grid(n_steps, settings.v_mins)), first)
-    kept = promising(coarse, settings, budget=budget)
+    verdicts = bench.judge((*known, *coarse_grid(n_steps, settings.v_mins)), first)
+    kept = promising(verdicts, settings, budget=budget)
     if budget is not None:
-        kept += tuple(bench.fitted(setting, budget * _HEADROOM, first) for setting in _to_fit(coarse, budget))
-    better = bench.judge(kept, second)
-    leader = choose(better, settings, budget=budget) or kept[0]
-    better |= bench.judge(variants(leader), second)
-    last = bench.judge((*known, *promising(better, settings, budget=budget)), n)
-    best = choose(last, settings, budget=budget)
+        kept += tuple(bench.fitted(setting, budget * _HEADROOM, first) for setting in _to_fit(verdicts, budget))
+    verdicts = bench.judge(_with_references(kept), second)
+    leader = choose(verdicts, settings, budget=budget) or kept[0]
+    verdicts |= bench.judge(_with_references(variants(leader)), second)
+    kept = promising(verdicts, settings, budget=budget)
+    verdicts = bench.judge((*known, *_with_references(kept)), n) | (verdicts if second == n else {})
+    best = choose(verdicts, settings, budget=budget, baselines=known)
     if budget is not None and best is None:  # what kept to the budget on few samples does not on all
         best = bench.fitted(leader, budget, n)
     return bench.result(best or leader, budget)
@@ -163,6 +164,13 @@ def fit_budget(
     bench = _Workbench(*_captured(module, input_shape), samples, objective, SearchSettings())
     best = bench.fitted(setting, budget, len(samples))
     return bench.result(best, budget)
+
+
+def _with_references(settings: Iterable[Setting]) -> tuple[Setting, ...]:
+    """Return the settings, and what ``badness`` compares them with."""
+    listed = tuple(settings)
+    compared = (one for setting in listed for one in references(setting.scaling.n_steps, setting.v_min))
+    return tuple(dict.fromkeys((*listed, *compared)))
 
 
 def _to_fit(verdicts: Mapping[Setting, Verdict], budget: float) -> tuple[Setting, ...]:

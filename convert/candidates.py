@@ -62,6 +62,13 @@ def coarse_grid(n_steps: int, v_mins: Sequence[float | None]) -> tuple[Setting, 
     return (*by_cost, *equal)
 
 
+def references(n_steps: int, v_min: float | None) -> tuple[Setting, ...]:
+    """Return the settings of the coarse grid with the most spikes and this lower bound."""
+    scaling = Scaling(spikes=_SPIKES[-1], n_steps=n_steps, share="cost")
+    starts = (dataclasses.replace(scaling, start="half"), dataclasses.replace(scaling, start="calibrated"))
+    return tuple(Setting(start, v_min) for start in starts)
+
+
 def variants(setting: Setting) -> Iterator[Setting]:
     """Yield the neighbors of a setting: each differs from it in one thing."""
     spikes: list[dict[str, object]] = [{"spikes": setting.scaling.spikes * factor} for factor in _FACTORS]
@@ -82,5 +89,5 @@ def variants(setting: Setting) -> Iterator[Setting]:
         if scaling != setting.scaling:
             yield Setting(scaling, setting.v_min)
     if setting.scaling.n_steps > 1:
-        finer = (-4.0,) if setting.v_min is None else (setting.v_min / 2, setting.v_min * 2)
+        finer = (-8.0,) if setting.v_min is None else (setting.v_min / 2, setting.v_min * 2)
         yield from (Setting(setting.scaling, bound) for bound in finer)

@@ -139,8 +139,16 @@ class Judge(Protocol):
 def judge_spiking(net: SpikingNet, samples: LabelledSamples) -> Verdict:
     """Return the verdict on the net as it is simulated in time steps, with exact synops of that simulation."""
     trace = simulate(net, samples.raster, dt_us=samples.dt_us)
-    scores = trace.output.sum(axis=0) + trace.output_states
+    scores = class_scores(trace.output.sum(axis=0), trace.output_states)
     return judge_scores(scores, trace.predictions(), samples.labels, n_synops=count_synops(net, trace).total)
+
+
+def class_scores(counts: NDArray[np.integer[Any]], states: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
+    """Return one number per class from its output spikes and the last potential behind them.
+
+    Law: its order is that of predictions: more spikes first, then the higher potential.
+    """
+    return np.asarray(counts + 0.5 * states / (1.0 + np.abs(states)), np.float64)
 
 
 def judge_scores(
@@ -150,7 +158,7 @@ def judge_scores(
     *,
     n_synops: int,
 ) -> Verdict:
-    """Return the verdict on output scores: spike counts plus what is left in the potentials, in thresholds.
+    """Return the verdict on output scores (``class_scores``).
 
     A loss is minus the binary logarithm of the probability of the right class, at most 1: the few samples that are far
     off would hide all others. Probabilities are the softmax of a multiple of the scores, the most likely one: how many

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -13,7 +13,7 @@ from .capture import capture
 from .errors import CalibrationError, CaptureError
 from .fold import fold, refuse
 from .gains import agreed_gains
-from .graph import Conv, Graph, Input, Relu
+from .graph import Conv, Graph, Input, Linear, Relu
 from .normalize import Scaling, calibration_batch, gains_of
 from .pipeline import convert_graph
 from .replace import replace as replace_nodes
@@ -24,25 +24,26 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from .quantized import QuantizedGraph
+    from .quantized import Dropout, QuantizedGraph
 
 
 @dataclasses.dataclass(frozen=True)
 class FinetuneQuantization:
     """What is rounded in fine-tuning before conversion, as the chip will round it.
 
-    ``activation`` is the whole spikes that a layer's neurons emit in a frame, ``quantized-relu``, or at most as many as
-    ``scaling`` gives its scale, ``clip-floor-shift``: neurons have no such bound, so that the spiking net departs from
-    the CNN where activations lie above. ``scaling`` sets the scales that training starts with, the spikes that stand
-    for them, the number of steps that a frame lasts, and the potential before the first event: half a threshold rounds
-    counts to the nearest, zero rounds them down. ``int8`` rounds weights and biases to the grid of the chip. ``v_min``
-    is the lower bound of the potential in thresholds (None: no bound); frames are summed without it.
+    With ``quantized-relu`` a layer emits whole spikes, as many as come; with ``clip-floor-shift`` at most as many as
+    ``scaling`` gives its scale. Neurons have no such bound: the spiking net departs from the CNN in what it clipped.
+    ``scaling`` sets the scales that training starts with, the spikes that stand for them, the number of steps that a
+    frame lasts, and the potential before the first event. Zero rounds counts down, half a threshold to the nearest:
+    the better start where the events of a frame come together, and the worse one on the chip, where neurons fire
+    before inhibition arrives, which zero makes up for. ``int8`` rounds weights and biases to the grid of the chip;
+    ``v_min`` is the lower bound of the potential in thresholds (None: no bound), for the conversion.
     Source: clip-floor-shift: Bu et al., ICLR 2022; quantized-relu: Sorbaro et al., Frontiers in Neuroscience 14:662
-    (2020), there rounded down.
+    (2020).
     """
 
     activation: Literal["clip-floor-shift", "quantized-relu"] = "quantized-relu"
-    scaling: Scaling = dataclasses.field(default_factory=lambda: Scaling(spikes=8.0, start="half"))
+    scaling: Scaling = dataclasses.field(default_factory=lambda: Scaling(spikes=16.0))
     int8: bool = True
     v_min: float | None = None
 
@@ -66,16 +67,17 @@ def prepare_finetune(
 
     It holds the layers that conversion makes of ``module``, norms and branches in their weights, as parameters; each
     activation is a whole number of spikes, each weight on the chip's grid, and gradients pass both as if they were not
-    there. The scales of layers are parameters too. Any training loop does: ``spikeport.models.train`` for recordings,
-    ``finetune`` for frames, your own. In training the output is the values before a last ReLU, else after it.
-    ``module`` itself stays as it is. What folding merges trains as one layer, zeros of its kernels included.
+    there. The scales of layers are parameters too. Any training loop does: ``retrain`` for frames, ``train`` of
+    ``spikeport.models`` for recordings, your own. In training the output is the values before a last ReLU, else after
+    it; ``nn.Dropout`` layers act on the input of the weights behind them. ``module`` itself stays as it is. What
+    folding merges trains as one layer, zeros of its kernels included.
     Shapes: ``input_shape`` and ``data`` as in ``convert``: takes and returns what ``module`` does.
     Law: with one step per frame, spikes of the converted net are those that this CNN counts (``quantized-relu``).
     Raises: as ``convert``; CalibrationError for a layer silent on all of ``data``.
     """
     from torch import nn
 
-    from .quantized import OutputSpikes, QuantizedGraph, Rounding
+    from .quantized import OutputShape, OutputSpikes, QuantizedGraph, Rounding
 
     settings = settings or FinetuneQuantization()
     plain, _ = replace_nodes(capture(module, input_shape), tuple(replace))
@@ -97,18 +99,40 @@ def prepare_finetune(
         gains,
         levels,
         rounding=Rounding(
-            shift=0.0 if scaling.start == "zero" else 0.5,
+            start=scaling.start,
             is_clipped=settings.activation == "clip-floor-shift",
             is_int8=settings.int8,
             n_steps=scaling.n_steps,
             v_min=settings.v_min,
         ),
-        out_shape=plain[plain.output].out_shape,
+        dropouts=_dropouts(module, plain, graph),
     )
-    body.start = scaling.start
-    last = graph[graph.output]
-    ends = [OutputSpikes(body, last.inputs[0])] if isinstance(last, Relu) else []
-    return nn.Sequential(body, *ends)
+    ends = [OutputSpikes(body)] if isinstance(graph[graph.output], Relu) else []
+    return nn.Sequential(body, OutputShape(plain[plain.output].out_shape), *ends)
+
+
+def _dropouts(module: nn.Module, plain: Graph, folded: Graph) -> dict[str, Dropout]:
+    """Return the dropout in front of each layer of the folded graph; a module's name is that of its node."""
+    from torch import nn
+
+    from .quantized import Dropout
+
+    found = {}
+    for name, layer in module.named_modules():
+        if name in plain and isinstance(layer, (nn.Dropout, nn.Dropout1d, nn.Dropout2d)) and layer.p < 1:
+            for reader in _weights_behind(name, plain):
+                if reader in folded and isinstance(folded[reader], Conv):
+                    found[reader] = Dropout(layer.p, whole_maps=not isinstance(layer, nn.Dropout))
+    return found
+
+
+def _weights_behind(name: str, graph: Graph) -> Iterator[str]:
+    """Yield the weight layers that read a value with no others between."""
+    for node in graph.consumers(name):
+        if isinstance(node, (Conv, Linear)):
+            yield node.name
+        else:
+            yield from _weights_behind(node.name, graph)
 
 
 def finish_finetune(prepared: nn.Module, *, data: ArrayLike | None = None) -> Conversion:
@@ -120,7 +144,7 @@ def finish_finetune(prepared: nn.Module, *, data: ArrayLike | None = None) -> Co
     """
     body = _body(prepared)
     rounding = body.rounding
-    scaling = Scaling(rule="trained", spikes=1.0, n_steps=rounding.n_steps, start=body.start)
+    scaling = Scaling(rule="trained", spikes=1.0, n_steps=rounding.n_steps, start=rounding.start)
     return convert_graph(_counting(body), data=data, scaling=scaling, v_min=rounding.v_min)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -32,15 +32,28 @@ _UNIT_START = math.log(math.e - 1)
 class Rounding:
     """What the neurons and registers of a chip do to values.
 
-    Units: ``shift`` is the potential before the first event in thresholds, ``v_min`` likewise; a bias is added
-    ``n_steps`` times. ``is_clipped``: activations end at the layer's scale; ``is_int8``: weights lie on the grid.
+    Units: ``v_min`` is in thresholds; a bias is added ``n_steps`` times. ``is_clipped``: activations end at the layer's
+    scale; ``is_int8``: weights lie on the grid.
     """
 
-    shift: float
+    start: Literal["zero", "half", "calibrated"]
     is_clipped: bool
     is_int8: bool
     n_steps: int
     v_min: float | None
+
+    @property
+    def shift(self) -> float:
+        """The potential before the first event, in thresholds; a calibrated one is near half."""
+        return 0.0 if self.start == "zero" else 0.5
+
+
+@dataclasses.dataclass(frozen=True)
+class Dropout:
+    """What training leaves out of a layer's input: a ``share`` of its channels, or of its pixels one by one."""
+
+    share: float
+    whole_maps: bool
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -90,20 +103,32 @@ class QuantizedConv(nn.Conv2d):
         return self.unit_start * F.softplus(self.raw_unit.double())
 
 
-class OutputSpikes(nn.ReLU):
-    """The rectifier that ends the net: counts of spikes in evaluation; training sees the values before it."""
+class OutputShape(nn.Module):
+    """Maps as the CNN that was given returns its output: flat, for one."""
 
-    def __init__(self, body: QuantizedGraph, layer: str) -> None:
+    def __init__(self, shape: Shape) -> None:
         super().__init__()
-        self._body, self._layer = (body,), layer  # in a tuple: the body is no part of its rectifier
+        self.shape = shape
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return ``x`` in that shape."""
+        return x.reshape(len(x), *self.shape)
+
+
+class OutputSpikes(nn.ReLU):
+    """The rectifier that ends the net: what whole spikes stand for in evaluation; training sees the values before."""
+
+    def __init__(self, body: QuantizedGraph) -> None:
+        super().__init__()
+        self._body = (body,)  # in a tuple: the body is no part of its rectifier
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return ``x`` in training, else the spikes that it causes times what one stands for."""
         if self.training:
             return x
-        body = self._body[0]
-        maps = x.reshape(len(x), *body.graph[self._layer].out_shape)
-        return body.rectified(self._layer, maps, body.units()[self._layer]).reshape(x.shape)
+        (body,) = self._body
+        maps = x.reshape(len(x), *body.graph[body.end].out_shape)
+        return body.rectified(body.end, maps, body.units()[body.end]).reshape(x.shape)
 
 
 class QuantizedGraph(nn.Module):
@@ -120,15 +145,14 @@ class QuantizedGraph(nn.Module):
         levels: Mapping[str, NDArray[np.float64]],
         *,
         rounding: Rounding,
-        out_shape: Shape,
+        dropouts: Mapping[str, Dropout],
     ) -> None:
         super().__init__()
-        self.graph, self.rounding, self.out_shape = graph, rounding, out_shape
+        self.graph, self.rounding, self.dropouts = graph, rounding, dict(dropouts)
         convs = [node for node in graph if isinstance(node, Conv)]
         self.names = tuple(node.name for node in convs)
         self.layers = nn.ModuleList(QuantizedConv(node, 1 / gains[node.name], levels[node.name]) for node in convs)
         self.synops: dict[str, torch.Tensor] = {}
-        self.kappa, self.kappa_eval = 0.0, 0.0
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave the last forward out of copies: its values belong to a gradient."""
@@ -195,9 +219,10 @@ class QuantizedGraph(nn.Module):
         return found
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Return the values before the last rectifier, in the shape that the CNN gives.
+        """Return the values before the last rectifier.
 
-        Shapes: ``x`` is ``[N, *input_shape]``.
+        Shapes: ``x`` is ``[N, *input_shape]``, the result ``[N, F, H, W]``.
+        Raises: CaptureError for another shape.
         """
         first = self.graph.nodes[0]
         given = first.given_shape if isinstance(first, Input) else first.out_shape
@@ -211,7 +236,6 @@ class QuantizedGraph(nn.Module):
         values: dict[str, torch.Tensor] = {}
         behind: dict[str, torch.Tensor] = {}  # what one spike stands for in each channel of a value
         self.synops = {}
-        overshoot = self.kappa * float(torch.rand(())) if self.training else self.kappa_eval
         for node in self.graph:
             given_values, given_units = [values[name] for name in node.inputs], [behind[name] for name in node.inputs]
             match node:
@@ -221,10 +245,8 @@ class QuantizedGraph(nn.Module):
                     self.synops[node.name] = _synops(node, given_values[0], given_units[0])
                     layer = self.layer(node.name)
                     weight, bias = layers.get(node.name, (layer.weight, layer.bias))
-                    wide = spread(given_values[0], node.upsample)
+                    wide = spread(self._thinned(node.name, given_values[0]), node.upsample)
                     value = F.conv2d(wide, weight, bias, node.stride, node.padding, node.dilation, node.groups)
-                    if overshoot:
-                        value = value + overshoot * _overshoot(node, wide, value, weight=weight, bias=bias, n_steps=self.rounding.n_steps)
                     unit = units[node.name]
                 case Relu() if node.inputs[0] == self.end:
                     continue
@@ -233,7 +255,7 @@ class QuantizedGraph(nn.Module):
                 case _:
                     value, unit = _joined(node, given_values, given_units)
             values[node.name], behind[node.name] = value, unit
-        return values[self.end].reshape(len(x), *self.out_shape)
+        return values[self.end]
 
     def rectified(self, layer: str, x: torch.Tensor, unit: torch.Tensor) -> torch.Tensor:
         """Return the activation that a layer's whole spikes stand for; its gradient is that of a clipped rectifier."""
@@ -243,6 +265,13 @@ class QuantizedGraph(nn.Module):
         if self.rounding.is_clipped:
             spikes = torch.minimum(spikes, self.layer(layer).levels.to(x.dtype).view(1, -1, 1, 1))
         return spikes * per_channel
+
+    def _thinned(self, layer: str, x: torch.Tensor) -> torch.Tensor:
+        dropout = self.dropouts.get(layer)
+        if dropout is None:
+            return x
+        drop = F.dropout2d if dropout.whole_maps else F.dropout
+        return drop(x, dropout.share, self.training)
 
     def _rounded_parameters(self) -> dict[str, tuple[torch.Tensor, torch.Tensor | None]]:
         """Return weight and bias of each layer on the grid, in the unit of the activations."""
@@ -263,9 +292,7 @@ class QuantizedGraph(nn.Module):
         return found
 
 
-def _joined(
-    node: Node, values: list[torch.Tensor], units: list[torch.Tensor]
-) -> tuple[torch.Tensor, torch.Tensor]:
+def _joined(node: Node, values: list[torch.Tensor], units: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the value of a node without neurons, and what one of the spikes that arrive in it stands for."""
     match node:
         case AvgPool():
@@ -297,29 +324,3 @@ def _straight_through(parameter: torch.Tensor, rounded: NDArray[Any]) -> torch.T
 def _array(tensor: torch.Tensor) -> NDArray[Any]:
     array: NDArray[Any] = tensor.detach().cpu().numpy()
     return array
-
-
-def _overshoot(
-    node: Conv, wide: torch.Tensor, value: torch.Tensor, *, weight: torch.Tensor, bias: torch.Tensor | None, n_steps: int
-) -> torch.Tensor:
-    """Return by how much the highest potential of a frame lies above its sum when a step's events come row by row."""
-    features, per_group, ky, kx = weight.shape
-    height = value.shape[2]
-    start = torch.zeros_like(value) if bias is None else bias.view(1, -1, 1, 1).expand_as(value)
-    if value.shape[2:] == (1, 1) and node.groups == 1 and wide.shape[2:] == (ky, kx):
-        parts = wide.flatten(1)[:, None, :] * weight.flatten(1)[None]
-        rows = torch.arange(ky).view(1, ky, 1).expand(per_group, ky, kx).flatten() * float(torch.rand(()) < 0.5)
-        order = torch.argsort(rows + torch.rand(len(rows)))
-        highest = (start.flatten(1) + parts[:, :, order].cumsum(2).amax(2)).view_as(value)
-    else:
-        single = weight.transpose(1, 2).reshape(features * ky, per_group, 1, kx)
-        parts = F.conv2d(
-            wide, single, None, (1, node.stride[1]), node.padding, (1, node.dilation[1]), node.groups
-        ).unflatten(1, (features, ky))
-        highest = None
-        reached = start
-        for row in range(ky):
-            first = row * node.dilation[0]
-            reached = reached + parts[:, :, row, first : first + node.stride[0] * (height - 1) + 1 : node.stride[0]]
-            highest = reached if highest is None else torch.maximum(highest, reached)
-    return (value.clamp(min=0) * ((n_steps - 1) / n_steps) + highest / n_steps) - value

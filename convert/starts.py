@@ -14,7 +14,7 @@ from .normalize import Scaling
 from .simulate import simulate
 from .types import INPUT, SpikingLayer, SpikingNet, chain
 
-_CELLS = 8_000_000
+_CELLS = 4_000_000
 """Neuron steps of the largest layer that calibration simulates at once: it takes fewer frames where there are more."""
 
 _MAX_FRAMES = 64

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .errors import InputError
+from .errors import InputError, InvalidNetError
 from .evaluate import spread
-from .geometry import Pair, fan_out
+from .geometry import Pair, Shape3, fan_out
 from .grid import BIAS_BITS, STATE_BITS, WEIGHT_BITS, layer_scale, to_integers
 from .types import INPUT, SpikingLayer, SpikingNet
 
@@ -41,11 +41,13 @@ class Unfolding:
 
     Shapes: ``counts`` ``[B, classes]`` are output spikes, ``potentials`` ``[B, classes]`` the last potentials behind
     the classes in thresholds, ``synops`` the mean over the batch of the updates in all layers; all with gradients.
+    ``input_synops`` are those in layers that read nothing but the input.
     """
 
     counts: torch.Tensor
     potentials: torch.Tensor
     synops: torch.Tensor
+    input_synops: torch.Tensor
 
     def predictions(self) -> torch.Tensor:
         """Return the class of each raster: most spikes, then the higher potential, then the lower index.
@@ -83,12 +85,18 @@ def on_grid(layer: SpikingLayer, weight: torch.Tensor, bias: torch.Tensor | None
     """Return a layer with new weights in the integers that deployment gives it; the gradient passes the rounding.
 
     Law: the integers are those of ``deploy.discretize`` for the same layer with these weights.
+    Raises: InvalidNetError where the threshold rounds to 0.
     """
     import torch
 
     given = None if bias is None else bias.detach().numpy()
     scale = layer_scale(weight.detach().numpy(), given, threshold=layer.threshold, v_min=layer.v_min)
     threshold = float(to_integers(layer.threshold, scale))
+    if not threshold > 0:
+        raise InvalidNetError(
+            f"layer '{layer.name}': its threshold ({layer.threshold:g}) rounds to 0 on the chip's grid, where one step "
+            f"is {1 / scale:g}: weights are too large beside it. Try a lower learning rate, or fewer spikes."
+        )
     v_min = None if layer.v_min is None else min(-1.0, float(to_integers(layer.v_min, scale)))
     v_init = None
     if layer.v_init is not None:
@@ -137,6 +145,18 @@ def from_grid(net: SpikingNet, parameters: Parameters) -> SpikingNet:
     return dataclasses.replace(net, layers=tuple(layers))
 
 
+def class_shape(net: SpikingNet) -> Shape3:
+    """Return the shape whose places are the classes.
+
+    Raises: InputError where the net has no ``output_shape``.
+    """
+    if net.output_shape is None:
+        raise InputError(
+            "fine-tuning: expected outputs of one map size, found several: no classes. Try a net with one output layer."
+        )
+    return net.output_shape
+
+
 def unroll(net: SpikingNet, parameters: Parameters, raster: torch.Tensor, *, n_ticks: int = 1) -> Unfolding:
     """Return what ``net`` with the weights of ``parameters`` does with a batch of rasters, with gradients.
 
@@ -146,32 +166,32 @@ def unroll(net: SpikingNet, parameters: Parameters, raster: torch.Tensor, *, n_t
     Law: spikes, potentials and synops equal those of ``simulate`` for ``from_grid(net, parameters)``.
     Raises: InputError where the net has no ``output_shape``.
     """
-    if net.output_shape is None:
-        raise InputError(
-            "fine-tuning: expected outputs of one map size, found several: no classes. Try a net with one output layer."
-        )
+    shape = class_shape(net)
     steps, n_samples = raster.shape[:2]
     live: dict[int, torch.Tensor] = {INPUT: _channels_last(raster.flatten(0, 1))}
     ends: dict[int, torch.Tensor] = {}
-    synops = raster.new_zeros(())
+    synops, input_synops = raster.new_zeros(()), raster.new_zeros(())
     for index, layer in enumerate(net.layers):
         arriving = _arriving(net, index, live)
         reach = fan_out(layer.in_shape, layer.weight.shape, layer.window, groups=layer.groups)
-        synops = synops + (arriving.sum((0, 1)) * raster.new_tensor(reach)).sum() / n_samples
+        visits = (arriving.sum((0, 1)) * raster.new_tensor(reach)).sum() / n_samples
+        synops = synops + visits
+        if all(edge.source == INPUT for edge in net.incoming(index)):
+            input_synops = input_synops + visits
         grid = on_grid(layer, parameters.weights[index], parameters.biases[index])
         current = _current(layer, grid, arriving, n_ticks).permute(0, 2, 3, 1).contiguous()
         spikes, state = _fire(grid, current.reshape(steps, n_samples, *current.shape[1:]))
         live[index] = spikes.flatten(0, 1).permute(0, 3, 1, 2)
         ends[index] = state.permute(0, 3, 1, 2) / grid.threshold
-    counts, potentials = raster.new_zeros(n_samples, *net.output_shape), raster.new_zeros(n_samples, *net.output_shape)
+    counts, potentials = raster.new_zeros(n_samples, *shape), raster.new_zeros(n_samples, *shape)
     for edge in net.edges:
         if edge.target is None:
-            summed = live[edge.source].unflatten(0, (steps, n_samples)).sum(0)
-            counts = counts + _placed(sum_pooled(summed, edge.pool), net.output_shape[0], edge.feature_shift)
+            summed = live[edge.source].reshape(steps, n_samples, *net.source_shape(edge)).sum(0)
+            counts = counts + _placed(sum_pooled(summed, edge.pool), shape[0], edge.feature_shift)
             if edge.source != INPUT:
                 state = sum_pooled(ends[edge.source], edge.pool)
-                potentials = potentials + _placed(state, net.output_shape[0], edge.feature_shift)
-    return Unfolding(counts.flatten(1), potentials.flatten(1), synops)
+                potentials = potentials + _placed(state, shape[0], edge.feature_shift)
+    return Unfolding(counts.flatten(1), potentials.flatten(1), synops, input_synops)
 
 
 def _fire(grid: GridLayer, current: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -18,10 +18,12 @@ from spikeport.convert.cli import convert_command
 from spikeport.convert.errors import ConvertError
 from spikeport.convert.estimate import estimate_command
 from spikeport.convert.export import export_command
+from spikeport.convert.finetune_cli import finetune_command
 from spikeport.models.cli import train_command
 from spikeport.models.console import emit, say, show, silence
 from spikeport.models.errors import ModelsError, TargetError
 
+from .bench import bench_command
 from .commands import deploy_command, plan_command, run_command
 from .demo import demo_command
 from .errors import DeployError
@@ -46,11 +48,13 @@ app = typer.Typer(
 app.command("demo")(demo_command)
 app.command("train")(train_command)
 app.command("convert")(convert_command)
+app.command("finetune")(finetune_command)
 app.command("estimate")(estimate_command)
 app.command("export")(export_command)
 app.command("plan")(plan_command)
 app.command("deploy")(deploy_command)
 app.command("run")(run_command)
+app.command("bench")(bench_command)
 
 
 @dataclasses.dataclass

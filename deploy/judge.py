@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from spikeport.convert.judging import Judge, LabelledSamples, Verdict, judge_scores
+from spikeport.convert.judging import Judge, LabelledSamples, Verdict, class_scores, judge_scores
 from spikeport.convert.types import SpikingNet
 from spikeport.models.events import Events
 from spikeport.models.images import step_events
@@ -38,7 +38,7 @@ def judge_chip(chip: str = "speck2fdevkit", *, slow_clock_hz: float | None = Non
         scores, classes, n_synops = [], [], 0
         for events in _events(samples):
             outcome = emulator.run(events)
-            scores.append(count_classes(outcome, program) + output_states(outcome, program))
+            scores.append(class_scores(count_classes(outcome, program), output_states(outcome, program)))
             classes.append(classify(outcome, program))
             n_synops += sum(outcome.synops.values())
         return judge_scores(np.stack(scores), np.asarray(classes), samples.labels, n_synops=n_synops)

@@ -117,7 +117,7 @@ def train(
     best: tuple[float, int, dict[str, torch.Tensor]] = (-1.0, -1, {})
     with (
         torch.random.fork_rng(devices=[]),
-        _progress(settings.epochs) as advance,
+        epoch_progress("Training", settings.epochs) as advance,
         _repeated_at_dropout(module, settings.n_dropout_draws) as n_draws,
     ):
         torch.manual_seed(settings.seed)
@@ -303,13 +303,13 @@ def _repeated_at_dropout(module: nn.Module, n_draws: int) -> Iterator[int]:
 
 
 @contextlib.contextmanager
-def _progress(epochs: int) -> Iterator[Any]:
+def epoch_progress(title: str, epochs: int) -> Iterator[Any]:
     """Yield a function that moves the progress bar by one epoch; the bar is on stderr, and only on a terminal."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (
-        TextColumn("Training"),
+        TextColumn(title),
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),

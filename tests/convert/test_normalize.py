@@ -80,7 +80,7 @@ def branched_net() -> nn.Module:
     return Residual().eval()
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(plain_cnns(), st.sampled_from(CHOICES), st.sampled_from([1.0, 20.0]))
 def test_no_choice_of_scales_changes_the_function(case: Case, choice: dict[str, Any], spikes: float) -> None:
     scaling = Scaling(spikes=spikes, **choice)

@@ -1,0 +1,256 @@
+"""The command ``bench``: convert the same networks by several converters and print what comes out."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+import os
+import platform
+import shlex
+import time
+from collections.abc import Callable, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from spikeport.convert.cli import JsonFlag
+from spikeport.models.atomic import check_target, write_atomic
+from spikeport.models.console import emit, say, table
+from spikeport.models.errors import DataError, TargetError
+
+from .bench_tasks import TASKS
+
+if TYPE_CHECKING:
+    from .bench_checks import Check, Summary
+    from .bench_parity import Parity
+    from .bench_run import Row
+
+_DEFAULT_TASKS = "digits,nmnist,animals"
+_DEFAULT_STEPS = "1,2,4,8,16,32"
+
+_PACKAGES = ("spikeport", "torch", "sinabs", "spikingjelly", "numpy", "numba", "mlxtend", "animal-shape-mnist")
+
+
+@dataclasses.dataclass(frozen=True)
+class Benchmark:
+    """Everything that one run of the benchmark found; ``absent`` says what could not be part of it, and why."""
+
+    setting: dict[str, Any]
+    rows: tuple[Row, ...]
+    summaries: tuple[Summary, ...]
+    parity: tuple[Parity, ...]
+    checks: tuple[Check, ...]
+    absent: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the run as plain numbers, ready for JSON."""
+        return dataclasses.asdict(self)
+
+
+def bench_command(
+    what: Annotated[Literal["convert"], typer.Argument(help="What to measure: convert.")] = "convert",  # noqa: ARG001
+    quick: Annotated[bool, typer.Option("--quick", help="A minute's run that only shows that all works.")] = False,
+    tasks: Annotated[str, typer.Option(help=f"Sets to run on, with commas: {', '.join(TASKS)}.")] = _DEFAULT_TASKS,
+    steps: Annotated[str, typer.Option(help="Time steps, with commas.")] = _DEFAULT_STEPS,
+    cache: Annotated[Path | None, typer.Option(help="Folder that keeps trained weights for the next run.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Write the tables as Markdown, too.")] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Compare converters on the same trained networks: accuracy and synops at 1 to 32 time steps."""
+    from .bench_tasks import QUICK, Effort
+
+    names = tuple(name.strip() for name in tasks.split(","))
+    if not set(names) <= set(TASKS):
+        raise DataError(f"--tasks: expected some of {', '.join(TASKS)}, found '{tasks}'. Try digits.")
+    if out is not None:
+        check_target(out, suffixes=(".md",))
+    if cache is not None:
+        _make_folder(cache)
+    chosen = [] if tasks == _DEFAULT_TASKS else ["--tasks", ",".join(names)]
+    effort = QUICK if quick else Effort()
+    if steps != _DEFAULT_STEPS:
+        effort = dataclasses.replace(effort, steps=_steps(steps))
+        chosen += ["--steps", ",".join(map(str, effort.steps))]
+    arguments = ["--quick", *chosen] if quick else chosen
+    found = run_benchmark(effort, names, cache=cache, command=["convert", *arguments])
+    if out is not None:
+        write_atomic(out, markdown(found).encode())
+    shown = [table(title, columns, rows) for title, columns, rows in tables(found)]
+    emit(found.to_dict(), [*shown, *map(str, found.checks), *found.absent], as_json=as_json)
+    if out is not None:
+        say(f"Wrote {out}.")
+
+
+def _steps(text: str) -> tuple[int, ...]:
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdecimal() and 0 < int(part) <= 1024 for part in parts):
+        raise DataError(f"--steps: expected numbers of 1 to 1024 with commas, found '{text}'. Try 1,4,16.")
+    return tuple(dict.fromkeys(map(int, parts)))
+
+
+def _make_folder(cache: Path) -> None:
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise TargetError(f"--cache {cache}: expected a folder, found a file in its place. Try another name.") from None
+
+
+def run_benchmark(effort: Any, tasks: Sequence[str], *, cache: Path | None, command: Sequence[str]) -> Benchmark:
+    """Return what the benchmark finds on one thread; progress goes to stderr.
+
+    Raises: DataError where none of the sets is there.
+    """
+    import torch
+
+    from .bench_checks import check_parity, check_rows, summarize
+    from .bench_parity import compare_biases, compare_rewrites
+    from .bench_peers import INSTALL_SPIKINGJELLY, SINABS, SPIKINGJELLY, has_spikingjelly
+    from .bench_run import OURS, measure
+    from .bench_tasks import make_task, missing
+
+    torch.set_num_threads(1)
+    started = time.perf_counter(), time.process_time()
+    absent = [reason for name in tasks if (reason := missing(name))]
+    there = [name for name in tasks if not missing(name)]
+    if not there:
+        raise DataError(f"bench: expected at least one set, found none. {' '.join(absent)}. Try --tasks digits.")
+    peers = [*SINABS, *(SPIKINGJELLY if has_spikingjelly() else ())]
+    if not has_spikingjelly():
+        absent.append(f"SpikingJelly: {INSTALL_SPIKINGJELLY}")
+    rows: list[Row] = []
+    parity = list(compare_rewrites())
+    for name in there:
+        for seed in effort.seeds:
+            task = make_task(name, seed, effort=effort, cache=cache)
+            say(f"{name}, seed {seed}: CNN {task.accuracy():.1%} of {len(task.test)} test samples")
+            rows += measure(task, effort, methods=(*OURS, *peers))
+            if name == "animals":
+                parity.append(compare_biases(f"biases, animals CNN {seed}", task.module, task.calibration.frames))
+    summaries = summarize(rows)
+    checks = [check_parity(parity)]
+    if len(effort.seeds) > 1:  # a quick run's networks are hardly trained: it says nothing about converters
+        checks += check_rows(summaries, subject=list(OURS)[-1], peers=peers)
+    setting = {
+        "command": shlex.join(["spikeport", "bench", *command]),
+        "date": dt.datetime.now(dt.UTC).date().isoformat(),
+        "machine": describe_machine(),
+        "versions": _versions(),
+        "effort": dataclasses.asdict(effort),
+        "wall_s": time.perf_counter() - started[0],
+        "cpu_s": time.process_time() - started[1],
+    }
+    return Benchmark(setting, tuple(rows), summaries, tuple(parity), tuple(checks), tuple(absent))
+
+
+def describe_machine() -> str:
+    """Return processor, number of cores, system and Python of this machine, without its name."""
+    processor = platform.processor() or platform.machine()
+    cpus = Path("/proc/cpuinfo")
+    if cpus.is_file():
+        models = [line.partition(":")[2].strip() for line in cpus.read_text().splitlines() if "model name" in line]
+        processor = models[0] if models else processor
+    system = f"{platform.system()} {platform.machine()}, Python {platform.python_version()}"
+    return f"{processor}, 1 thread of {os.cpu_count()} cores, {system}"
+
+
+def _versions() -> dict[str, str | None]:
+    found: dict[str, str | None] = {}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = None
+    return found
+
+
+Table = tuple[str, tuple[str, ...], list[tuple[object, ...]]]
+
+
+def tables(found: Benchmark) -> list[Table]:
+    """Return title, columns and rows of all tables of a run."""
+    made: list[Table] = []
+    for task in dict.fromkeys(row.task for row in found.summaries):
+        group = [row for row in found.summaries if row.task == task]
+        cnns = {(row.task, row.seed): row.cnn for row in found.rows if row.task == task}
+        heading = f"{task}, CNN {sum(cnns.values()) / len(cnns):.1%}"
+        made += [
+            _by_steps(f"{heading}: accuracy of the spiking net in %", group, _spiking_cell),
+            _by_steps(f"{heading}: accuracy of the 8-bit program on the emulated chip in %", group, _chip_cell),
+            _by_steps(f"{heading}: synops per sample, thousands", group, lambda row: f"{row.synops / 1e3:,.0f}"),
+        ]
+    parity: list[tuple[object, ...]] = [
+        (
+            row.case,
+            f"{row.our_error:.1e}",
+            f"{row.our_agreement:.1%}",
+            row.other,
+            "" if row.other_error is None else f"{row.other_error:.1e}",
+            f"{row.other_agreement:.1%}",
+        )
+        for row in found.parity
+    ]
+    columns = ("Rewrites", "Our error", "Our argmax", "Compared with", "Its error", "Its argmax")
+    return [*made, ("Rewrites that must keep the function", columns, parity)]
+
+
+def _by_steps(title: str, group: Sequence[Summary], cell: Callable[[Summary], str]) -> Table:
+    steps = sorted({row.n_steps for row in group})
+    cells = {(row.method, row.n_steps): cell(row) for row in group}
+    methods = dict.fromkeys(row.method for row in group)
+    columns = ("Method", *(f"{n} steps" if n > 1 else "1 step" for n in steps))
+    rows: list[tuple[object, ...]] = [(method, *(cells.get((method, n), "") for n in steps)) for method in methods]
+    if all(row.n_events for row in group):
+        events = {row.n_steps: row.n_events for row in group}
+        rows.append(("input events", *(f"{events[n]:,.0f}" for n in steps)))
+    return title, columns, rows
+
+
+def _spiking_cell(row: Summary) -> str:
+    return _points(row.spiking, row.spiking_spread, row.n_seeds)
+
+
+def _chip_cell(row: Summary) -> str:
+    if row.chip is None or row.chip_spread is None:
+        return "does not fit"
+    return _points(row.chip, row.chip_spread, row.n_seeds)
+
+
+def _points(share: float, spread: float, n_seeds: int) -> str:
+    return f"{100 * share:.1f} ± {100 * spread:.1f}" if n_seeds > 1 else f"{100 * share:.1f}"
+
+
+def markdown(found: Benchmark) -> str:
+    """Return a run as a page of Markdown: how it was made, the aims, the tables."""
+    from .bench_page import NOTES
+
+    setting, effort = found.setting, found.setting["effort"]
+    versions = ", ".join(f"{name} {number}" for name, number in setting["versions"].items() if number)
+    lines = [
+        "# Conversion benchmark",
+        "",
+        f"Written by `{setting['command']}` on {setting['date']}: {setting['machine']}; {versions}.",
+        f"It took {setting['wall_s'] / 60:.0f} minutes ({setting['cpu_s'] / 60:.0f} of processor time).",
+        "",
+        NOTES.format(
+            n_seeds=len(effort["seeds"]),
+            n_train=effort["n_train"],
+            n_test=effort["n_test"],
+            n_chip=effort["n_chip"],
+            n_searched=effort["n_searched"],
+        ),
+        "## Aims",
+        "",
+        *(f"- {check}" for check in found.checks),
+        *(f"- not part of this run: {reason}" for reason in found.absent),
+        "",
+    ]
+    for title, columns, rows in tables(found):
+        lines += [f"## {title}", "", _line(columns), _line(["---", *("---:" for _ in columns[1:])])]
+        lines += [*map(_line, rows), ""]
+    return "\n".join(lines)
+
+
+def _line(cells: Sequence[object]) -> str:
+    return f"| {' | '.join(str(cell).replace('|', '/') for cell in cells)} |"
