@@ -207,8 +207,9 @@ def _fire(grid: GridLayer, current: torch.Tensor) -> tuple[torch.Tensor, torch.T
 def _neurons() -> Any:
     """Return the integrate-and-fire recursion as one differentiable function.
 
-    sinabs' own layer builds a graph of a dozen small operations per step; one function for all steps needs a third of
-    the time (measured on the tutorial's CNN at 8 steps) and keeps one tensor per layer instead of all.
+    sinabs' own layer builds a graph of a dozen small operations per step, and keeps all their values. Source: measured
+    2026-11-21, tutorial's CNN, 8 steps, batch of 32, convolutions and gradients included, one core: 0.07 s, with
+    sinabs' layer 0.12 s.
     """
     import torch
 

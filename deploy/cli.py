@@ -23,7 +23,7 @@ from spikeport.models.cli import train_command
 from spikeport.models.console import emit, say, show, silence
 from spikeport.models.errors import ModelsError, TargetError
 
-from .bench import bench_command
+from .bench.command import bench_command
 from .commands import deploy_command, plan_command, run_command
 from .demo import demo_command
 from .errors import DeployError

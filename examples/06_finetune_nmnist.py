@@ -15,8 +15,7 @@ import numpy as np
 import torch
 from shared_data import shared_data
 
-from spikeport.convert import Scaling, SpikingNet, convert
-from spikeport.convert.finetune import FinetuneSettings, finetune
+from spikeport.convert import FinetuneSettings, Scaling, SpikingNet, convert, finetune
 from spikeport.deploy import compare, compile_program
 from spikeport.models import EventDataset, TrainSettings, digits_cnn, frames_of, k_folds, nmnist, train
 from spikeport.models.console import show, table

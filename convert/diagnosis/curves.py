@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..evaluate import outputs
-from ..simulate import simulate
-from ..synops import count_synops
-from ..types import Conversion, SpikingNet
+from spikeport.convert.evaluate import outputs
+from spikeport.convert.simulate import simulate
+from spikeport.convert.synops import count_synops
+from spikeport.convert.types import Conversion, SpikingNet
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from spikeport.convert.errors import InputError
+from spikeport.convert.geometry import Shape3
+from spikeport.convert.rasters import spread, stack_rasters
+from spikeport.convert.simulate import STEP_US
+from spikeport.convert.types import Conversion
 from spikeport.models.arrays import ArrayRecord, frozen
 from spikeport.models.events import Events
 
-from ..errors import InputError
-from ..geometry import Shape3
-from ..rasters import spread, stack_rasters
-from ..simulate import STEP_US
-from ..types import Conversion
 from .causes import (
     INPUT_SPAN,
     Cause,

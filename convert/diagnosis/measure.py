@@ -9,15 +9,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from spikeport.convert.errors import InputError
+from spikeport.convert.evaluate import evaluate
+from spikeport.convert.geometry import Pair, pooled
+from spikeport.convert.graph import Conv, Graph, Relu
+from spikeport.convert.grid import STATE_BITS, WEIGHT_BITS, layer_scale, to_integers
+from spikeport.convert.simulate import simulate
+from spikeport.convert.types import INPUT, Conversion, Edge, SpikingLayer, SpikingNet, Trace
 from spikeport.models.arrays import ArrayRecord, frozen
-
-from ..errors import InputError
-from ..evaluate import evaluate
-from ..geometry import Pair, pooled
-from ..graph import Conv, Graph, Relu
-from ..grid import STATE_BITS, WEIGHT_BITS, layer_scale, to_integers
-from ..simulate import simulate
-from ..types import INPUT, Conversion, Edge, SpikingLayer, SpikingNet, Trace
 
 _CELLS = 10_000_000
 """Neuron steps of all layers held at once; more recordings are measured in parts."""

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..geometry import Pair, Shape3, Window
-from ..geometry import pooled as pooled_shape
-from ..kernels import dense_kernel
+from spikeport.convert.geometry import Pair, Shape3, Window
+from spikeport.convert.geometry import pooled as pooled_shape
+from spikeport.convert.kernels import dense_kernel
 
 Floats = NDArray[Any]
 

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import NetFileError, UnsupportedLayerError
-from ..graph import Finding
+from spikeport.convert.errors import NetFileError, UnsupportedLayerError
+from spikeport.convert.graph import Finding
 
 MAX_BYTES = 1 << 30
 """Of the file, and of its arrays together once they are unpacked."""

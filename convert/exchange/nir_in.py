@@ -11,10 +11,11 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from ..errors import InputError, InvalidNetError, NetFileError, UnsupportedLayerError
-from ..geometry import Shape3
-from ..graph import Finding, Status
-from ..types import INPUT, Edge, SpikingLayer, SpikingNet
+from spikeport.convert.errors import InputError, InvalidNetError, NetFileError, UnsupportedLayerError
+from spikeport.convert.geometry import Shape3
+from spikeport.convert.graph import Finding, Status
+from spikeport.convert.types import INPUT, Edge, SpikingLayer, SpikingNet
+
 from .currents import Arrival, Current, Term, added, joined, regrouped, scaled
 from .nir_file import NirFile, NirNode, read_nir_file
 from .nir_neurons import NEURONS, Neurons, Reading, RefusedError, neurons

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import InputError
-from ..geometry import Shape3
+from spikeport.convert.errors import InputError
+from spikeport.convert.geometry import Shape3
+
 from .nir_file import NirNode
 
 DT_S = 1e-4

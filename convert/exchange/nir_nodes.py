@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import WeightValueError
-from ..geometry import Pair, Shape3
-from ..graph import Status
-from ..kernels import dense_kernel
+from spikeport.convert.errors import WeightValueError
+from spikeport.convert.geometry import Pair, Shape3
+from spikeport.convert.graph import Status
+from spikeport.convert.kernels import dense_kernel
+
 from .currents import Current, Kernel, convolved, pooled, scaled
 from .nir_file import NirFile, NirNode
 from .nir_neurons import RefusedError, of_each

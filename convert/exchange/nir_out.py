@@ -13,13 +13,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from spikeport.convert.errors import UnsupportedLayerError
+from spikeport.convert.geometry import Shape3, pooled
+from spikeport.convert.graph import Finding
+from spikeport.convert.kernels import dense_kernel
+from spikeport.convert.types import INPUT, Edge, SpikingLayer, SpikingNet
 from spikeport.models.atomic import write_atomic
-
-from ..errors import UnsupportedLayerError
-from ..geometry import Shape3, pooled
-from ..graph import Finding
-from ..kernels import dense_kernel
-from ..types import INPUT, Edge, SpikingLayer, SpikingNet
 
 if TYPE_CHECKING:
     import nir

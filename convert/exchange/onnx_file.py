@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import CaptureError, ConvertError, InputError, NetFileError
-from ..graph import Shape
+from spikeport.convert.errors import CaptureError, ConvertError, InputError, NetFileError
+from spikeport.convert.graph import Shape
+
 from .onnx_constants import MAX_BYTES, Array, Constants, first_line
 
 if TYPE_CHECKING:

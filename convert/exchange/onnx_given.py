@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from ..calls import Call, Value
+from spikeport.convert.calls import Call, Value
+
 from .onnx_file import Operation
 
 Operand = Any

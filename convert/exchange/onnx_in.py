@@ -9,12 +9,13 @@ from pathlib import Path
 
 import numpy as np
 
-from ..advice import unknown
-from ..calls import Call, Value, map_shape
-from ..errors import CaptureError, ConvertError, NetFileError
-from ..evaluate import evaluate
-from ..graph import Graph, Input, Node, Unknown
-from ..operations import read
+from spikeport.convert.advice import unknown
+from spikeport.convert.calls import Call, Value, map_shape
+from spikeport.convert.errors import CaptureError, ConvertError, NetFileError
+from spikeport.convert.evaluate import evaluate
+from spikeport.convert.graph import Graph, Input, Node, Unknown
+from spikeport.convert.operations import read
+
 from .onnx_constants import Array, first_line
 from .onnx_file import SIZES, OnnxFile, Operation, read_onnx_file
 from .onnx_given import Given, Operand, Problem

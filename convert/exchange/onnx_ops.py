@@ -6,7 +6,8 @@ import dataclasses
 import math
 from collections.abc import Mapping
 
-from ..calls import Call, Value
+from spikeport.convert.calls import Call, Value
+
 from .onnx_given import Given, Operand, Problem, Translation, Translator
 from .onnx_windows import read_average_pool, read_conv, read_conv_transpose, read_max_pool
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 
-from ..calls import Value
+from spikeport.convert.calls import Value
+
 from .onnx_given import Calls, Given, Problem, Translation
 
 

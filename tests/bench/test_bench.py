@@ -10,13 +10,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from spikeport.deploy import bench, bench_run
-from spikeport.deploy.bench import Benchmark, bench_command, markdown, tables
-from spikeport.deploy.bench_checks import Check, Summary, check_parity, check_rows, summarize
-from spikeport.deploy.bench_parity import Parity
-from spikeport.deploy.bench_peers import PEERS
-from spikeport.deploy.bench_run import OURS, Row, measure
-from spikeport.deploy.bench_tasks import Effort, Samples, Task
+from spikeport.deploy.bench import command as bench
+from spikeport.deploy.bench import run as bench_run
+from spikeport.deploy.bench.checks import Check, Summary, check_parity, check_rows, summarize
+from spikeport.deploy.bench.command import Benchmark, bench_command, markdown, tables
+from spikeport.deploy.bench.parity import Parity
+from spikeport.deploy.bench.peers import PEERS
+from spikeport.deploy.bench.run import OURS, Row, measure
+from spikeport.deploy.bench.tasks import Effort, Samples, Task
 from spikeport.deploy.errors import DoesNotFitError
 from spikeport.models.errors import DataError, TargetError
 

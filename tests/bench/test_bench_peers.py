@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from spikeport.convert import count_synops, simulate
-from spikeport.deploy.bench_parity import compare_biases, compare_rewrites
-from spikeport.deploy.bench_peers import (
+from spikeport.deploy.bench.parity import compare_biases, compare_rewrites
+from spikeport.deploy.bench.peers import (
     PeerNet,
     fused,
     has_spikingjelly,
@@ -20,7 +20,7 @@ from spikeport.deploy.bench_peers import (
     spikingjelly_robust,
     trace_of,
 )
-from spikeport.deploy.bench_tasks import STEP_US, Samples, Task, animals_cnn
+from spikeport.deploy.bench.tasks import STEP_US, Samples, Task, animals_cnn
 
 N_STEPS = 5
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from spikeport.deploy.bench_tasks import (
+from spikeport.deploy.bench.tasks import (
     QUICK,
     STEP_US,
     TASKS,

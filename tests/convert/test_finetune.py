@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 from typing import Any
 
 import numpy as np
@@ -145,7 +146,8 @@ def test_batches_in_parts_have_the_gradient_of_the_whole(monkeypatch: pytest.Mon
     settings = FinetuneSettings(epochs=1, augmentation=STILL)
     raster = stack_rasters(recordings, 20_000, merge_polarity=False)
     whole = finetune(make_net(), raster, labels, settings=settings)
-    monkeypatch.setattr("spikeport.convert.finetune._PART_CELLS", 5 * 4 * 36 * len(raster))
+    module = importlib.import_module("spikeport.convert.finetune")  # the front door has a function of this name
+    monkeypatch.setattr(module, "_PART_CELLS", 5 * 4 * 36 * len(raster))
     parts = finetune(make_net(), raster, labels, settings=settings)
     assert parts.history[0].loss == pytest.approx(whole.history[0].loss, rel=1e-5)
     for one, other in zip(parts.net.layers, whole.net.layers, strict=True):

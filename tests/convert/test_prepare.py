@@ -293,7 +293,7 @@ def test_the_training_loop_for_recordings_takes_what_is_prepared() -> None:
     events = []
     for frame in frames:
         y, x = np.nonzero(frame[0])
-        events.append(Events(x, y, np.zeros(len(x)), np.arange(len(x)) * 10, SHAPE[1:]))
+        events.append(Events(x, y, np.zeros(len(x), int), np.arange(len(x)) * 10, SHAPE[1:]))
     dataset = EventDataset(tuple(events), labels, tuple("01234"), "bars", "made here")
     prepared = prepare_finetune(small_cnn(), SHAPE, data=frames)
     before = finish_finetune(prepared).net
@@ -324,7 +324,7 @@ def test_what_convert_refuses_is_refused_with_the_same_error() -> None:
     with pytest.raises(CaptureError, match="does not run"):
         prepare_finetune(small_cnn(), (3, 12, 12), data=counts(SHAPE))
     with pytest.raises(CaptureError, match="layer with weights"):
-        prepare_finetune(nn.Sequential(nn.AvgPool2d(2)), SHAPE, data=counts(SHAPE))
+        prepare_finetune(nn.Flatten(), SHAPE, data=counts(SHAPE))
     dead = small_cnn()
     nn.init.constant_(dead[0].weight, -1.0)  # type: ignore[arg-type]
     with pytest.raises(CalibrationError, match="silent"):
@@ -351,4 +351,4 @@ def test_misuse_is_named() -> None:
     with pytest.raises(TrainingError, match="epochs"):
         RetrainSettings(epochs=0)
     with pytest.raises(TrainingError, match="finite loss"):
-        retrain(prepared, frames * 1e30, labels)
+        retrain(prepared, np.full_like(frames, 3e38), labels)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -82,3 +83,15 @@ def test_the_tutorials_table_stands_next_to_exact_counts(tmp_path: Path) -> None
     shown = run_example("05_tutorial_table.py", tmp_path)
     for word in ("Events_routed", "Fanout_Prev", "SynOps/s", "Time_window", "Exact", "521", "100 pJ"):
         assert word in shown, word
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+@needs_real_data
+def test_finetuning_reports_every_run_and_halves_the_synops(tmp_path: Path) -> None:
+    tiny = ("--folds", "2", "--runs", "1", "--seeds", "1", "--epochs", "6", "--cnn-epochs", "4")
+    shown = run_example("06_finetune_nmnist.py", tmp_path, *tiny)
+    (run,) = [json.loads(line) for line in shown.splitlines() if line.startswith("{")]
+    assert run["fine-tuned"]["chip"] > run["converted"]["chip"]
+    assert run["fine-tuned to half the synops"]["synops"] < 0.8 * run["fine-tuned"]["synops"]
+    assert "2-fold, 1 seeds" in shown

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from spikeport.convert.geometry import Shape3
 from spikeport.convert.pipeline import convert
 
-from .bench_peers import normalized
+from .peers import normalized
 
 if TYPE_CHECKING:
     import torch

@@ -20,12 +20,12 @@ from spikeport.models.atomic import check_target, write_atomic
 from spikeport.models.console import emit, say, table
 from spikeport.models.errors import DataError, TargetError
 
-from .bench_tasks import TASKS
+from .tasks import TASKS
 
 if TYPE_CHECKING:
-    from .bench_checks import Check, Summary
-    from .bench_parity import Parity
-    from .bench_run import Row
+    from .checks import Check, Summary
+    from .parity import Parity
+    from .run import Row
 
 _DEFAULT_TASKS = "digits,nmnist,animals"
 _DEFAULT_STEPS = "1,2,4,8,16,32"
@@ -59,7 +59,7 @@ def bench_command(
     as_json: JsonFlag = False,
 ) -> None:
     """Compare converters on the same trained networks: accuracy and synops at 1 to 32 time steps."""
-    from .bench_tasks import QUICK, Effort
+    from .tasks import QUICK, Effort
 
     names = tuple(name.strip() for name in tasks.split(","))
     if not set(names) <= set(TASKS):
@@ -104,11 +104,11 @@ def run_benchmark(effort: Any, tasks: Sequence[str], *, cache: Path | None, comm
     """
     import torch
 
-    from .bench_checks import check_parity, check_rows, summarize
-    from .bench_parity import compare_biases, compare_rewrites
-    from .bench_peers import INSTALL_SPIKINGJELLY, SINABS, SPIKINGJELLY, has_spikingjelly
-    from .bench_run import OURS, measure
-    from .bench_tasks import make_task, missing
+    from .checks import check_parity, check_rows, summarize
+    from .parity import compare_biases, compare_rewrites
+    from .peers import INSTALL_SPIKINGJELLY, SINABS, SPIKINGJELLY, has_spikingjelly
+    from .run import OURS, measure
+    from .tasks import make_task, missing
 
     torch.set_num_threads(1)
     started = time.perf_counter(), time.process_time()
@@ -223,7 +223,7 @@ def _points(share: float, spread: float, n_seeds: int) -> str:
 
 def markdown(found: Benchmark) -> str:
     """Return a run as a page of Markdown: how it was made, the aims, the tables."""
-    from .bench_page import NOTES
+    from .page import NOTES
 
     setting, effort = found.setting, found.setting["effort"]
     versions = ", ".join(f"{name} {number}" for name, number in setting["versions"].items() if number)

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from .bench_parity import Parity
-from .bench_run import Row
+from .parity import Parity
+from .run import Row
 
 MARGIN = 0.003
 """How far below the best other converter ours may be, as a share of the samples."""

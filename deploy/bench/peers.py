@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from .bench_tasks import Task
+    from .tasks import Task
 
 INSTALL_SPIKINGJELLY = "pip install --no-deps spikingjelly tqdm loguru requests urllib3 certifi idna charset-normalizer"
 """How SpikingJelly comes beside a torch that is there: its own list of packages brings torchvision and torchaudio."""

@@ -17,13 +17,13 @@ from spikeport.convert.simulate import simulate
 from spikeport.convert.store import net_hash
 from spikeport.convert.synops import count_synops
 from spikeport.convert.types import SpikingNet, Trace
+from spikeport.deploy.emulator import Emulator
+from spikeport.deploy.errors import DoesNotFitError
+from spikeport.deploy.pipeline import compile_program
+from spikeport.deploy.readout import classify
 
-from .bench_peers import PEERS, PeerNet, trace_of
-from .bench_tasks import STEP_US, Effort, Samples, Task, in_counts
-from .emulator import Emulator
-from .errors import DoesNotFitError
-from .pipeline import compile_program
-from .readout import classify
+from .peers import PEERS, PeerNet, trace_of
+from .tasks import STEP_US, Effort, Samples, Task, in_counts
 
 CHIP = "speck2fdevkit"
 
