@@ -82,8 +82,8 @@ def convert_command(
 ) -> None:
     """Convert a CNN to a spiking net, with one finding per layer and a check after each rewrite.
 
-    Rarer options, here or in a TOML file: --objective net|chip, --per-channel, --equalize, --over positive|all,
-    --start zero|half|calibrated.
+    There are rarer options too, here and in a TOML file: objective (net, chip), per-channel, equalize, over (positive,
+    all), start (zero, half, calibrated).
     """
     inputs = [Path(one) for one in (weights, Path(network.rpartition(":")[0] or network), data and Path(data)) if one]
     check_target(out, suffixes=(".safetensors",), inputs=inputs)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import string
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Literal
 
@@ -13,7 +14,7 @@ from .capture import capture
 from .errors import CalibrationError, CaptureError
 from .fold import fold, refuse
 from .gains import agreed_gains
-from .graph import Conv, Graph, Input, Linear, Relu
+from .graph import Conv, Graph, Input, Linear, Relu, Skip
 from .normalize import Scaling, calibration_batch, gains_of
 from .pipeline import convert_graph
 from .replace import replace as replace_nodes
@@ -43,7 +44,7 @@ class FinetuneQuantization:
     """
 
     activation: Literal["clip-floor-shift", "quantized-relu"] = "quantized-relu"
-    scaling: Scaling = dataclasses.field(default_factory=lambda: Scaling(spikes=16.0))
+    scaling: Scaling = dataclasses.field(default_factory=lambda: Scaling(spikes=8.0))
     int8: bool = True
     v_min: float | None = None
 
@@ -112,17 +113,19 @@ def prepare_finetune(
 
 
 def _dropouts(module: nn.Module, plain: Graph, folded: Graph) -> dict[str, Dropout]:
-    """Return the dropout in front of each layer of the folded graph; a module's name is that of its node."""
+    """Return the dropout in front of each layer of the folded graph: that of the modules which capture left out."""
     from torch import nn
 
     from .quantized import Dropout
 
-    found = {}
-    for name, layer in module.named_modules():
-        if name in plain and isinstance(layer, (nn.Dropout, nn.Dropout1d, nn.Dropout2d)) and layer.p < 1:
-            for reader in _weights_behind(name, plain):
-                if reader in folded and isinstance(folded[reader], Conv):
-                    found[reader] = Dropout(layer.p, whole_maps=not isinstance(layer, nn.Dropout))
+    modules = dict(module.named_modules())
+    found: dict[str, Dropout] = {}
+    for node in plain:
+        path = node.name if node.name in modules else node.name.lstrip(string.ascii_lowercase)  # dropout3 is child 3
+        layer = modules.get(path)
+        if isinstance(node, Skip) and isinstance(layer, (nn.Dropout, nn.Dropout1d, nn.Dropout2d)) and layer.p < 1:
+            dropout = Dropout(layer.p, whole_maps=not isinstance(layer, nn.Dropout))
+            found |= {name: dropout for name in _weights_behind(node.name, plain) if name in folded}
     return found
 
 

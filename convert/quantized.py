@@ -24,6 +24,9 @@ from .graph import Add, AvgPool, Concat, Conv, Graph, Input, Node, Relu, Shape, 
 from .grid import BIAS_BITS, WEIGHT_BITS, layer_scale, to_integers
 from .spiking import to_spiking
 
+_TIE = 2e-5
+"""Of a threshold: sums on the grid are often equal to one, a neuron fires there, and float32 may end just below."""
+
 _UNIT_START = math.log(math.e - 1)
 """Where softplus is 1: a layer starts with the scale that calibration found."""
 
@@ -260,7 +263,7 @@ class QuantizedGraph(nn.Module):
     def rectified(self, layer: str, x: torch.Tensor, unit: torch.Tensor) -> torch.Tensor:
         """Return the activation that a layer's whole spikes stand for; its gradient is that of a clipped rectifier."""
         per_channel = unit.to(x.dtype).view(1, -1, 1, 1)
-        spikes = x / per_channel + self.rounding.shift
+        spikes = x / per_channel + (self.rounding.shift + _TIE)
         spikes = (spikes + (spikes.floor() - spikes).detach()).clamp(min=0)
         if self.rounding.is_clipped:
             spikes = torch.minimum(spikes, self.layer(layer).levels.to(x.dtype).view(1, -1, 1, 1))

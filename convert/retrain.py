@@ -15,11 +15,18 @@ from spikeport.models.errors import TrainingError
 from spikeport.models.train import TrainResult, classify_frames, epoch_progress
 
 from .errors import CalibrationError, WeightValueError
-from .prepare import synop_penalty
+from .prepare import expected_synops, synop_penalty
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
+
+
+_FEWEST_STEPS = 12
+"""Of a schedule: the tenth of fewer, in which the rate rises, is no step."""
+
+_SLACK = 0.05
+"""Of a bound on synops: an epoch that keeps to it within this share is no worse than one far below."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,11 +34,12 @@ class RetrainSettings:
     """How to train on frames.
 
     ``synop_target`` bounds the mean synops of a frame (None: no bound), ``synop_weight`` is what the squared share
-    above it adds to the loss. ``validation_share`` of the frames, at most 500, choose the best epoch.
+    above it adds to the loss. ``validation_share`` of the frames, at most 500, choose the best epoch: the most accurate
+    one of those that keep to the bound.
     Units: frames are shifted by up to ``shift_px`` pixels, and zeros come in at the border.
     """
 
-    epochs: int = 5
+    epochs: int = 12
     batch_size: int = 64
     learning_rate: float = 1e-3
     shift_px: int = 2
@@ -77,11 +85,11 @@ def retrain(
     order = rng.permutation(len(y))
     n_validation = min(500, int(settings.validation_share * len(y)))
     held_out, used = order[:n_validation] if n_validation else order, order[n_validation:]
-    steps = max(2, settings.epochs * -(-len(used) // settings.batch_size))
+    steps = max(_FEWEST_STEPS, settings.epochs * -(-len(used) // settings.batch_size))
     optimizer = torch.optim.Adam(prepared.parameters(), lr=settings.learning_rate)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, settings.learning_rate, total_steps=steps, pct_start=0.1)
     history: list[tuple[float, float]] = []
-    best: tuple[float, int, dict[str, torch.Tensor]] = (-1.0, -1, {})
+    best: tuple[tuple[float, float], int, dict[str, torch.Tensor]] = ((-math.inf, 0.0), -1, {})
     with torch.random.fork_rng(devices=[]), epoch_progress("Fine-tuning", settings.epochs) as advance:
         torch.manual_seed(settings.seed)
         for epoch in range(settings.epochs):
@@ -94,25 +102,34 @@ def retrain(
                 loss = F.cross_entropy(prepared(batch).flatten(1), torch.from_numpy(y[chosen]))
                 if settings.synop_target is not None:
                     loss = loss + settings.synop_weight * synop_penalty(prepared, settings.synop_target)
+                if not torch.isfinite(loss):
+                    raise TrainingError(
+                        f"fine-tuning: expected a finite loss, found NaN or infinity in epoch {epoch + 1}. "
+                        f"Try a learning_rate below {settings.learning_rate:g}."
+                    )
                 optimizer.zero_grad()
                 loss.backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
                 schedule.step()
                 losses.append(float(loss.detach()))
-            if not np.isfinite(losses).all():
-                raise TrainingError(
-                    f"fine-tuning: expected a finite loss, found NaN or infinity in epoch {epoch + 1}. "
-                    f"Try a learning_rate below {settings.learning_rate:g}."
-                )
             right = float((classify_frames(prepared, x[held_out]) == y[held_out]).mean())
             history.append((float(np.mean(losses)), right))
-            if right >= best[0]:
-                best = (right, epoch, copy.deepcopy(prepared.state_dict()))
+            score = (-_excess(prepared, settings.synop_target), right)
+            if score >= best[0]:
+                best = (score, epoch, copy.deepcopy(prepared.state_dict()))
             advance(f"loss {history[-1][0]:.3f}, validation {right:.1%}")
     prepared.load_state_dict(best[2])
     prepared.eval()
     wall_s = time.perf_counter() - started
-    return TrainResult(best[1] + 1, best[0], tuple(history), len(used), len(held_out), wall_s)
+    return TrainResult(best[1] + 1, best[0][1], tuple(history), len(used), len(held_out), wall_s)
+
+
+def _excess(prepared: nn.Module, target: float | None) -> float:
+    """Return by which share the synops of the last forward are above the target; up to ``_SLACK`` counts as none."""
+    if target is None:
+        return 0.0
+    share = float(expected_synops(prepared).detach()) / target - 1
+    return share if share > _SLACK else 0.0
 
 
 def _checked(frames: ArrayLike, labels: ArrayLike) -> tuple[NDArray[np.float32], NDArray[np.int64]]:

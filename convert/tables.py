@@ -105,7 +105,7 @@ def search_tables(search: Search) -> list[object]:
         for trial in (search.best, *(trial for trial in others if trial != search.best))
     ]
     limit = "" if search.budget is None else f", at most {search.budget:,.0f} synops each"
-    title = f"Tried: {len(rows)} settings, scales set by {search.n_calibration} other samples{limit}"
+    title = f"Tried: {len(rows)} settings, scales set by {search.n_calibration} of the samples{limit}"
     made = table(title, ("", "Setting", "Samples", "Accuracy", "Loss", "Synops"), rows)
     made.columns[1].justify = "left"
     return [made]

@@ -58,7 +58,7 @@ class Effort:
     n_searched: int = 384
 
 
-QUICK = Effort(seeds=(0,), steps=(1, 4), n_test=60, n_chip=15, n_train=800, epochs=8, event_epochs=6, n_searched=48)
+QUICK = Effort(seeds=(0,), steps=(1, 4), n_test=40, n_chip=10, n_train=600, epochs=8, event_epochs=5, n_searched=24)
 """Shows in under a minute that everything runs; its figures are of hardly trained networks."""
 
 
@@ -136,7 +136,7 @@ class Task:
 
 def shared_data() -> Path:
     """Return the folder of real recordings, ``SPIKEPORT_DATA`` or ``../shared/data`` beside the repository."""
-    return Path(os.environ.get("SPIKEPORT_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
+    return Path(os.environ.get("SPIKEPORT_DATA", Path(__file__).resolve().parents[3] / "shared" / "data"))
 
 
 def missing(name: str) -> str | None:
