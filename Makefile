@@ -8,7 +8,8 @@ INSTALL := $(RUN) pip install --quiet --disable-pip-version-check --no-input --c
 
 # Frameworks that some tests and `spikeport bench convert` compare with. Without what they would like to bring along:
 # other versions of torch and nir, and torchvision.
-PEERS := snntorch==0.9.4 norse==1.1.0 spikingjelly==2.0.0 loguru==0.7.3 tqdm==4.70.1
+PEERS := snntorch==0.9.4 norse==1.1.0 spikingjelly==2.0.0 loguru==0.7.3 tqdm==4.70.1 \
+	requests==2.34.2 urllib3==2.8.0 certifi==2026.10.18 idna==3.20 charset-normalizer==3.5.2
 
 # matplotlib keeps its list of fonts here instead of in the home directory.
 export MPLCONFIGDIR := $(CURDIR)/$(VENV)/cache/matplotlib
