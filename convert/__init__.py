@@ -20,8 +20,9 @@ from .normalize import Scaling
 from .pipeline import convert, convert_graph
 from .power import PlatformEnergy, PowerEstimate, compare_platforms, estimate_power, find_profile
 from .powerfit import RailLog, fit_profile, read_rail_log
-from .prepare import FinetuneQuantization, finish_finetune, prepare_finetune, synop_penalty
+from .prepare import FinetuneQuantization, expected_synops, finish_finetune, prepare_finetune, synop_penalty
 from .profiles import PowerProfile, load_profile, save_profile
+from .retrain import RetrainSettings, retrain
 from .simulate import simulate, to_sinabs
 from .store import load_net, save_net
 from .synops import EdgeTraffic, SynopReport, count_synops
@@ -49,6 +50,7 @@ __all__ = [
     "PowerProfile",
     "RailLog",
     "Replacement",
+    "RetrainSettings",
     "Scaling",
     "Search",
     "SearchSettings",
@@ -66,6 +68,7 @@ __all__ = [
     "count_synops",
     "diagnose",
     "estimate_power",
+    "expected_synops",
     "find_peaks",
     "find_profile",
     "finetune",
@@ -81,6 +84,7 @@ __all__ = [
     "prepare_finetune",
     "read_nir",
     "read_rail_log",
+    "retrain",
     "save_net",
     "save_nir",
     "save_profile",

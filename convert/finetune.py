@@ -327,7 +327,10 @@ def _optimizer(parameters: Parameters, settings: FinetuneSettings, *, n_batches:
         ]
     optimizer = torch.optim.Adam(groups)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, [group["lr"] for group in groups], total_steps=max(2, settings.epochs * n_batches) + 1, pct_start=0.1
+        optimizer,
+        [group["lr"] for group in groups],
+        total_steps=max(12, settings.epochs * n_batches) + 1,
+        pct_start=0.1,
     )
     return optimizer, schedule
 

@@ -110,7 +110,7 @@ def train(
     truth = np.tile(dataset.labels[held_out], 1 + _N_VIEWS)
     logits = _without_last_relu(module)
     module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    steps = max(2, settings.epochs * -(-len(used) // settings.batch_size))
+    steps = max(12, settings.epochs * -(-len(used) // settings.batch_size))
     optimizer = torch.optim.Adam(module.parameters(), lr=settings.learning_rate)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, settings.learning_rate, total_steps=steps, pct_start=0.1)
     history: list[tuple[float, float]] = []

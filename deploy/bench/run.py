@@ -22,6 +22,7 @@ from spikeport.deploy.errors import DoesNotFitError
 from spikeport.deploy.pipeline import compile_program
 from spikeport.deploy.readout import classify
 
+from .finetuned import spikeport_finetuned
 from .peers import PEERS, PeerNet, trace_of
 from .tasks import STEP_US, Effort, Samples, Task, in_counts
 
@@ -69,6 +70,7 @@ def spikeport_auto(task: Task, n_steps: int) -> SpikingNet:
 
 OURS: dict[str, Converted] = {
     "spikeport default": spikeport_default,
+    "spikeport fine-tuned": spikeport_finetuned,
     "spikeport auto": spikeport_auto,
 }
 """The aims of the benchmark are about the last one."""
