@@ -25,10 +25,8 @@ NET_PY = """
 from torch import nn
 import torch
 import torch.nn.functional as F
-
 def conv(*a, **k):
     return nn.Conv2d(*a, bias=False, **k)
-
 def build():
     torch.manual_seed(0)
     head = (nn.Flatten(), nn.Linear(196, 5, bias=False), nn.ReLU())
