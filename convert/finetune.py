@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import math
-import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from spikeport.models.errors import TrainingError
 from spikeport.models.events import Events
+from spikeport.models.train import epoch_progress
 
 from .samples import Augmentation, Samples, collect
 from .types import SpikingNet
@@ -160,7 +159,7 @@ def finetune(
     optimizer, schedule = _optimizer(parameters, settings, n_batches=-(-len(used) // settings.batch_size))
     history: list[Epoch] = []
     best: tuple[tuple[float, ...], int, list[torch.Tensor]] | None = None
-    with _progress(settings.epochs) as advance:
+    with epoch_progress("Fine-tuning", settings.epochs) as advance:
         for epoch in range(settings.epochs):
             losses = []
             shuffled = rng.permutation(used)
@@ -341,21 +340,3 @@ def _check_loss(losses: list[float], epoch: int, settings: FinetuneSettings) -> 
             f"fine-tuning: expected a finite loss, found NaN or infinity in epoch {epoch + 1}. "
             f"Try a learning_rate below {settings.learning_rate:g}."
         )
-
-
-@contextlib.contextmanager
-def _progress(epochs: int) -> Iterator[Callable[[str], None]]:
-    """Yield a function that moves the progress bar by one epoch; the bar is on stderr, and only on a terminal."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (
-        TextColumn("Fine-tuning"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.description}"),
-    )
-    with Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty()) as bar:
-        task = bar.add_task("", total=epochs)
-        yield lambda text: bar.update(task, advance=1, description=text)

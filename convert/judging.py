@@ -13,6 +13,7 @@ from spikeport.models.arrays import ArrayRecord, frozen
 from spikeport.models.events import Events
 
 from .errors import CalibrationError
+from .rasters import stack_rasters
 from .simulate import STEP_US, simulate
 from .synops import count_synops
 from .types import SpikingNet
@@ -90,13 +91,9 @@ def label_recordings(
         raise CalibrationError(
             f"labelled samples: expected recordings of one sensor size, found {sorted(sizes)}. Try one data set."
         )
-    started = [recording.from_zero() for recording in recordings]
-    n_steps = max(recording.duration_us // dt_us + 1 for recording in started)
-    rasters = (
-        recording.to_raster(dt_us, n_bins=n_steps, merge_polarity=merge_polarity, dtype=np.uint16)
-        for recording in started
-    )
-    return LabelledSamples(np.stack(list(rasters), axis=1), np.asarray(labels), tuple(started), dt_us)
+    raster = stack_rasters(recordings, dt_us, merge_polarity=merge_polarity)
+    started = tuple(recording.from_zero() for recording in recordings)
+    return LabelledSamples(raster, np.asarray(labels), started, dt_us)
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)

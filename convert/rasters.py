@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from spikeport.models.events import Events
 
 from .errors import InputError
+from .geometry import Pair, pooled
+from .types import SpikingNet
 
 
 def stack_rasters(recordings: Sequence[Events], dt_us: int, *, merge_polarity: bool) -> NDArray[np.uint16]:
@@ -40,3 +42,25 @@ def spread(frames: NDArray[Any], n_steps: int) -> NDArray[np.float32]:
     steps = np.arange(n_steps + 1).reshape(-1, 1, 1, 1, 1)
     # Half an event ahead: a single one falls into the middle, not to the end with all others.
     return np.diff(np.floor(frames * steps / n_steps + 0.5), axis=0).astype(np.float32)
+
+
+def arriving(net: SpikingNet, index: int, sources: Mapping[int, NDArray[Any]]) -> NDArray[np.float32]:
+    """Return what reaches layer ``index``: the sum of its edges, pooled and moved to their features.
+
+    Shapes: ``sources`` holds ``[..., F, H, W]`` for each layer and ``INPUT``; the result is ``[..., *in_shape]``.
+    """
+    layer = net.layers[index]
+    total = np.zeros((*next(iter(sources.values())).shape[:-3], *layer.in_shape), np.float32)
+    for edge in net.incoming(index):
+        spikes = _sum_pooled(sources[edge.source], edge.pool)
+        total[..., edge.feature_shift : edge.feature_shift + spikes.shape[-3], :, :] += spikes
+    return total
+
+
+def _sum_pooled(maps: NDArray[Any], pool: Pair) -> NDArray[Any]:
+    if pool == (1, 1):
+        return maps
+    features, rows, columns = pooled((maps.shape[-3], maps.shape[-2], maps.shape[-1]), pool)
+    inside = maps[..., : rows * pool[0], : columns * pool[1]]
+    blocks = inside.reshape(*maps.shape[:-3], features, rows, pool[0], columns, pool[1])
+    return np.asarray(blocks.sum(axis=(-3, -1)))

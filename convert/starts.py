@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .evaluate import evaluate
-from .geometry import pooled
 from .graph import Graph
 from .normalize import Scaling
+from .rasters import arriving
 from .simulate import simulate
 from .types import INPUT, SpikingLayer, SpikingNet, chain
 
@@ -69,7 +69,7 @@ def calibrated_start(net: SpikingNet, scaled: Graph, *, raster: NDArray[np.float
     layers: list[SpikingLayer] = []
     for index, layer in enumerate(net.layers):
         wanted = activations[layer.name].clamp(min=0).numpy()
-        chosen, spikes = _started(layer, _arriving(net, index, live), wanted)
+        chosen, spikes = _started(layer, arriving(net, index, live), wanted)
         layers.append(chosen)
         live[index] = spikes
         readers = {edge.source for edge in net.edges if edge.target is not None and edge.target > index}
@@ -106,17 +106,3 @@ def _spikes(layer: SpikingLayer, arriving: NDArray[np.float32]) -> NDArray[np.fl
     alone = chain((layer,), ((1, 1), (1, 1)), layer.in_shape)
     (spikes,) = simulate(alone, arriving, record="all").spikes or ()
     return spikes.astype(np.float32)
-
-
-def _arriving(net: SpikingNet, index: int, live: dict[int, NDArray[np.float32]]) -> NDArray[np.float32]:
-    """Return the input of a layer ``[T, B, C, H, W]``: the sum of its edges, pooled and moved to their features."""
-    layer = net.layers[index]
-    some = live[net.incoming(index)[0].source]
-    total = np.zeros((*some.shape[:2], *layer.in_shape), np.float32)
-    for edge in net.incoming(index):
-        spikes = live[edge.source]
-        features, rows, columns = pooled(net.source_shape(edge), edge.pool)
-        inside = spikes[..., : rows * edge.pool[0], : columns * edge.pool[1]]
-        blocks = inside.reshape(*spikes.shape[:3], rows, edge.pool[0], columns, edge.pool[1]).sum(axis=(4, 6))
-        total[:, :, edge.feature_shift : edge.feature_shift + features] += blocks
-    return total

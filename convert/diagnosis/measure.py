@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from spikeport.convert.errors import InputError
 from spikeport.convert.evaluate import evaluate
-from spikeport.convert.geometry import Pair, pooled
 from spikeport.convert.graph import Conv, Graph, Relu
 from spikeport.convert.grid import STATE_BITS, WEIGHT_BITS, layer_scale, to_integers
+from spikeport.convert.rasters import arriving
 from spikeport.convert.simulate import simulate
 from spikeport.convert.types import INPUT, Conversion, Edge, SpikingLayer, SpikingNet, Trace
 from spikeport.models.arrays import ArrayRecord, frozen
@@ -216,28 +216,6 @@ def on_grid(layer: SpikingLayer) -> SpikingLayer:
         v_min=None if low is None else min(float(rounded(low, STATE_BITS)), -1 / scale),
         v_init=None if layer.v_init is None else rounded(layer.v_init, STATE_BITS),
     )
-
-
-def arriving(net: SpikingNet, index: int, sources: Mapping[int, NDArray[Any]]) -> Counts:
-    """Return what reaches layer ``index``: the sum of its edges, pooled and moved to their features.
-
-    Shapes: ``sources`` holds ``[..., F, H, W]`` for each layer and ``INPUT``; the result is ``[..., *in_shape]``.
-    """
-    layer = net.layers[index]
-    total = np.zeros((*next(iter(sources.values())).shape[:-3], *layer.in_shape), np.float32)
-    for edge in net.incoming(index):
-        spikes = _sum_pooled(sources[edge.source], edge.pool)
-        total[..., edge.feature_shift : edge.feature_shift + spikes.shape[-3], :, :] += spikes
-    return total
-
-
-def _sum_pooled(maps: NDArray[Any], pool: Pair) -> NDArray[Any]:
-    if pool == (1, 1):
-        return maps
-    features, rows, columns = pooled((maps.shape[-3], maps.shape[-2], maps.shape[-1]), pool)
-    inside = maps[..., : rows * pool[0], : columns * pool[1]]
-    blocks = inside.reshape(*maps.shape[:-3], features, rows, pool[0], columns, pool[1])
-    return np.asarray(blocks.sum(axis=(-3, -1)))
 
 
 def _pool_area(net: SpikingNet, index: int) -> int:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch import nn
 
-from spikeport.convert import starts
+from spikeport.convert import rasters, starts
 from spikeport.convert.errors import CalibrationError
 from spikeport.convert.evaluate import evaluate
 from spikeport.convert.normalize import Scaling
@@ -143,7 +143,7 @@ def test_branches_are_calibrated_by_the_spikes_that_really_arrive() -> None:
     assert trace.spikes is not None
     live |= {index: spikes.astype(np.float32) for index, spikes in enumerate(trace.spikes)}
     for index, layer in enumerate(conversion.net.layers):
-        again = starts._spikes(layer, starts._arriving(conversion.net, index, live))
+        again = starts._spikes(layer, rasters.arriving(conversion.net, index, live))
         np.testing.assert_array_equal(again, live[index])
     net = calibrated_start(conversion.net, conversion.scaled, raster=raster)
     assert sum(errors(conversion, net, raster)) < sum(errors(conversion, conversion.net, raster))
