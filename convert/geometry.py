@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,6 +68,18 @@ def out_shape(in_shape: Shape3, weight_shape: tuple[int, ...], stride: Pair, pad
 def pooled(shape: Shape3, pool: Pair) -> Shape3:
     """Return the shape after sum pooling; rows and columns that fill no window are left out, as torch does."""
     return shape[0], shape[1] // pool[0], shape[2] // pool[1]
+
+
+def sum_pooled(maps: NDArray[Any], pool: Pair) -> NDArray[Any]:
+    """Return the sums over the windows of a pool; rows and columns that fill none are left out.
+
+    Shapes: ``[..., H, W]`` becomes ``[..., H // pool, W // pool]``.
+    """
+    if pool == (1, 1):
+        return maps
+    rows, columns = maps.shape[-2] // pool[0], maps.shape[-1] // pool[1]
+    inside = maps[..., : rows * pool[0], : columns * pool[1]]
+    return np.asarray(inside.reshape(*maps.shape[:-2], rows, pool[0], columns, pool[1]).sum(axis=(-3, -1)))
 
 
 def fan_out(in_shape: Shape3, weight_shape: tuple[int, ...], window: Window, *, groups: int = 1) -> NDArray[np.int64]:

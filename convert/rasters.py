@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from spikeport.models.events import Events
 
 from .errors import InputError
-from .geometry import Pair, pooled
+from .geometry import sum_pooled
 from .types import SpikingNet
 
 
@@ -41,7 +41,7 @@ def spread(frames: NDArray[Any], n_steps: int) -> NDArray[np.float32]:
         return np.repeat((frames / n_steps).astype(np.float32)[None], n_steps, axis=0)
     steps = np.arange(n_steps + 1).reshape(-1, 1, 1, 1, 1)
     # Half an event ahead: a single one falls into the middle, not to the end with all others.
-    return np.diff(np.floor(frames * steps / n_steps + 0.5), axis=0).astype(np.float32)
+    return np.diff(np.floor(frames.astype(np.float64) * steps / n_steps + 0.5), axis=0).astype(np.float32)
 
 
 def arriving(net: SpikingNet, index: int, sources: Mapping[int, NDArray[Any]]) -> NDArray[np.float32]:
@@ -52,15 +52,6 @@ def arriving(net: SpikingNet, index: int, sources: Mapping[int, NDArray[Any]]) -
     layer = net.layers[index]
     total = np.zeros((*next(iter(sources.values())).shape[:-3], *layer.in_shape), np.float32)
     for edge in net.incoming(index):
-        spikes = _sum_pooled(sources[edge.source], edge.pool)
+        spikes = sum_pooled(sources[edge.source], edge.pool)
         total[..., edge.feature_shift : edge.feature_shift + spikes.shape[-3], :, :] += spikes
     return total
-
-
-def _sum_pooled(maps: NDArray[Any], pool: Pair) -> NDArray[Any]:
-    if pool == (1, 1):
-        return maps
-    features, rows, columns = pooled((maps.shape[-3], maps.shape[-2], maps.shape[-1]), pool)
-    inside = maps[..., : rows * pool[0], : columns * pool[1]]
-    blocks = inside.reshape(*maps.shape[:-3], features, rows, pool[0], columns, pool[1])
-    return np.asarray(blocks.sum(axis=(-3, -1)))

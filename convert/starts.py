@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from .evaluate import evaluate
 from .graph import Graph
 from .normalize import Scaling
-from .rasters import arriving
+from .rasters import arriving, spread
 from .simulate import simulate
 from .types import INPUT, SpikingLayer, SpikingNet, chain
 
@@ -36,20 +36,7 @@ def with_start(net: SpikingNet, scaled: Graph, *, frames: NDArray[np.float32], s
         return dataclasses.replace(net, layers=tuple(layers))
     largest = max(int(np.prod(shape)) for shape in (net.input_shape, *(layer.out_shape for layer in net.layers)))
     n_frames = int(np.clip(_CELLS // (largest * scaling.n_steps), 1, _MAX_FRAMES))
-    return calibrated_start(net, scaled, raster=spread_evenly(frames[:n_frames], scaling.n_steps))
-
-
-def spread_evenly(frames: NDArray[np.float32], n_steps: int) -> NDArray[np.float32]:
-    """Return frames of event counts as a raster in which each pixel's events come evenly.
-
-    Shapes: ``[N, C, H, W]`` to ``[n_steps, N, C, H, W]``.
-    Law: the sum over the steps is ``frames``; whole counts make whole steps, others are spread as currents.
-    """
-    shares = (np.arange(n_steps + 1, dtype=np.float64) / n_steps).reshape(-1, 1, 1, 1, 1)
-    reached = frames[None].astype(np.float64) * shares
-    if np.array_equal(frames, np.rint(frames)):
-        reached = np.floor(reached + 0.5)
-    return np.diff(reached, axis=0).astype(np.float32)
+    return calibrated_start(net, scaled, raster=spread(frames[:n_frames], scaling.n_steps))
 
 
 def calibrated_start(net: SpikingNet, scaled: Graph, *, raster: NDArray[np.float32]) -> SpikingNet:

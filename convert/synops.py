@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from spikeport.models.events import Events
 
 from .errors import InputError
-from .geometry import Pair, Shape3, Window, fan_out
+from .geometry import Pair, Shape3, Window, fan_out, sum_pooled
 from .types import INPUT, Edge, SpikingNet, Trace
 
 if TYPE_CHECKING:
@@ -221,18 +221,6 @@ def average_fan_out(weight_shape: tuple[int, ...], window: Window) -> float:
     return weight_shape[0] * window.kernel[0] * window.kernel[1] / (window.stride[0] * window.stride[1])
 
 
-def pooled_counts(counts: NDArray[np.integer[Any]], pool: Pair) -> NDArray[np.int64]:
-    """Return event counts after a pool: sums over its windows; rows and columns that fill none are left out.
-
-    Shapes: ``[..., H, W]`` becomes ``[..., H // pool, W // pool]``.
-    """
-    height, width = counts.shape[-2:]
-    rows, columns = height // pool[0], width // pool[1]
-    inside = counts[..., : rows * pool[0], : columns * pool[1]]
-    blocks = inside.reshape(*counts.shape[:-2], rows, pool[0], columns, pool[1])
-    return np.asarray(blocks.sum(axis=(-3, -1), dtype=np.int64))
-
-
 def edge_reach(net: SpikingNet, edge: Edge) -> NDArray[np.int64] | None:
     """Return the synops of one event at each place of the edge's pooled map; None for an edge to the output.
 
@@ -246,7 +234,7 @@ def edge_reach(net: SpikingNet, edge: Edge) -> NDArray[np.int64] | None:
 
 def _traffic(net: SpikingNet, edge: Edge, counts: NDArray[np.int64]) -> EdgeTraffic:
     """Return the traffic of an edge whose source emitted ``counts`` ``[H, W]``, summed over its features."""
-    arrived, reach = pooled_counts(counts, edge.pool), edge_reach(net, edge)
+    arrived, reach = sum_pooled(counts, edge.pool), edge_reach(net, edge)
     return EdgeTraffic(
         source=None if edge.source == INPUT else net.layers[edge.source].name,
         target=None if edge.target is None else net.layers[edge.target].name,

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .errors import InputError
-from .geometry import Pair
+from .geometry import Pair, sum_pooled
 from .profiles import UNKNOWN_LIMIT, RateLimit
-from .synops import check_trace, edge_reach, pooled_counts
+from .synops import check_trace, edge_reach
 from .types import INPUT, SpikingNet, Trace
 
 
@@ -123,7 +123,7 @@ def find_peaks(
             sent[edge.source] = sent[edge.source] + amount
         if edge.target is not None and reach is not None:
             received[edge.target] = received[edge.target] + amount
-            arrived = pooled_counts(per_step[edge.source + 1], edge.pool)
+            arrived = sum_pooled(per_step[edge.source + 1], edge.pool)
             synops[edge.target] = synops[edge.target] + (arrived * reach).sum(axis=(2, 3))
     layers = tuple(
         LayerPeaks(

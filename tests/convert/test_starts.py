@@ -17,8 +17,9 @@ from spikeport.convert.errors import CalibrationError
 from spikeport.convert.evaluate import evaluate
 from spikeport.convert.normalize import Scaling
 from spikeport.convert.pipeline import convert
+from spikeport.convert.rasters import spread
 from spikeport.convert.simulate import simulate
-from spikeport.convert.starts import calibrated_start, spread_evenly
+from spikeport.convert.starts import calibrated_start
 from spikeport.convert.types import Conversion, SpikingNet
 
 from .branched import Parallel, Residual
@@ -47,11 +48,11 @@ def with_start(net: SpikingNet, share: float) -> SpikingNet:
 
 @settings(max_examples=20, deadline=None)
 @given(st.integers(0, 100), st.integers(1, 9), st.booleans())
-def test_frames_spread_evenly_keep_their_sum_and_whole_counts_stay_whole(seed: int, n_steps: int, whole: bool) -> None:
+def test_frames_spread_keep_their_sum_and_whole_counts_stay_whole(seed: int, n_steps: int, whole: bool) -> None:
     frames = frames_of((1, 4, 4), seed=seed)
     if not whole:
         frames = (frames / 3).astype(np.float32)
-    raster = spread_evenly(frames, n_steps)
+    raster = spread(frames, n_steps)
     assert raster.shape == (n_steps, *frames.shape)
     np.testing.assert_allclose(raster.sum(axis=0), frames, rtol=1e-5)
     if whole:
@@ -81,7 +82,7 @@ def test_a_calibrated_first_layer_is_never_further_from_the_cnn_than_zero_or_hal
         conversion = convert(case.module, case.input_shape, data=frames, scaling=scaling, v_min=v_min)
     except CalibrationError:
         return  # a random CNN may have a layer that stays silent
-    raster = spread_evenly(frames, n_steps)
+    raster = spread(frames, n_steps)
     found = errors(conversion, calibrated_start(conversion.net, conversion.scaled, raster=raster), raster)
     for share in (0.0, 0.5):
         assert found[0] <= errors(conversion, with_start(conversion.net, share), raster)[0] + 1e-6
@@ -97,7 +98,7 @@ def test_on_average_every_layer_comes_closer_to_the_cnn() -> None:
         )
         frames = frames_of((1, 8, 8), 24, seed)
         conversion = convert(module, (1, 8, 8), data=frames, scaling=Scaling(spikes=5.0, n_steps=n_steps), v_min=None)
-        raster = spread_evenly(frames, n_steps)
+        raster = spread(frames, n_steps)
         net = calibrated_start(conversion.net, conversion.scaled, raster=raster)
         plain = [errors(conversion, with_start(conversion.net, share), raster) for share in (0.0, 0.5)]
         gained.append(np.asarray(errors(conversion, net, raster)) / np.min(plain, axis=0))
@@ -110,7 +111,7 @@ def test_a_neuron_that_loses_a_third_by_rounding_down_gets_it_at_the_start() -> 
         module[0].weight.fill_(0.3)  # type: ignore[operator]
     frames = np.full((5, 1, 2, 2), 6.0, np.float32)  # 1.8 thresholds: one spike is too few
     conversion = convert(module, (1, 2, 2), data=frames, scaling=Scaling(rule="trained", spikes=1.0, n_steps=2))
-    raster = spread_evenly(frames, 2)
+    raster = spread(frames, 2)
     assert errors(conversion, conversion.net, raster) == [pytest.approx(0.8)]
     calibrated = calibrated_start(conversion.net, conversion.scaled, raster=raster)
     assert errors(conversion, calibrated, raster) == [pytest.approx(0.2)]
@@ -137,7 +138,7 @@ def test_branches_are_calibrated_by_the_spikes_that_really_arrive() -> None:
     ).eval()
     frames = frames_of((1, 8, 8))
     conversion = convert(module, (1, 8, 8), data=frames, scaling=Scaling(spikes=6.0, n_steps=3), v_min=None)
-    raster = spread_evenly(frames, 3)
+    raster = spread(frames, 3)
     live: dict[int, np.ndarray] = {-1: raster}
     trace = simulate(conversion.net, raster, record="all")
     assert trace.spikes is not None
@@ -154,11 +155,11 @@ def test_calibration_takes_fewer_frames_where_steps_are_many(monkeypatch: pytest
     frames = frames_of((1, 8, 8), 30)
     seen = []
 
-    def spread(chosen: np.ndarray, n_steps: int) -> np.ndarray:
+    def counting(chosen: np.ndarray, n_steps: int) -> np.ndarray:
         seen.append(len(chosen))
-        return spread_evenly(chosen, n_steps)
+        return spread(chosen, n_steps)
 
-    monkeypatch.setattr(starts, "spread_evenly", spread)
+    monkeypatch.setattr(starts, "spread", counting)
     for cells in (10**9, 2 * 36 * 4 * 7, 1):
         monkeypatch.setattr(starts, "_CELLS", cells)
         convert(module, (1, 8, 8), data=frames, scaling=Scaling(n_steps=4, start="calibrated"))
