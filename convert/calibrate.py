@@ -17,11 +17,11 @@ from .fold import fold, refuse
 from .gains import apply_gains
 from .graph import Graph, Input
 from .judging import Judge, LabelledSamples, Verdict, judge_spiking
-from .normalize import calibration_batch, gains_of
+from .normalize import Scaling, calibration_batch, gains_of
 from .pipeline import convert_graph
 from .replace import replace as replace_nodes
 from .spiking import to_spiking
-from .starts import with_start
+from .starts import choose_start, with_start
 from .thresholds import observe
 from .types import Conversion, SpikingNet
 
@@ -129,7 +129,7 @@ def search_graph(
     bench = _Workbench(graph, given, samples, objective, settings)
     n_steps, n = samples.n_steps, len(samples)
     first, second = min(_FIRST_ROUND, n), min(_SECOND_ROUND, n)
-    known = baselines(n_steps)
+    known = baselines(n_steps, bench.usual)
     verdicts = bench.judge((*known, *coarse_grid(n_steps, settings.v_mins)), first)
     kept = promising(verdicts, settings, budget=budget)
     if budget is not None:
@@ -223,6 +223,12 @@ class _Workbench:
         self._nets: dict[Setting, SpikingNet] = {}
         self._log: dict[Setting, Verdict] = {}
 
+    @property
+    def usual(self) -> Setting:
+        """What ``convert`` does unasked."""
+        scaling = Scaling(n_steps=self._judging.n_steps)
+        return Setting(*choose_start(self._folded, scaling, "auto", is_calibrated=True))
+
     def judge(self, settings: Iterable[Setting], n: int) -> dict[Setting, Verdict]:
         """Return verdicts on the first ``n`` samples, and keep them in the log."""
         part = self._judging.subset(range(n))
@@ -237,9 +243,9 @@ class _Workbench:
     def _net(self, setting: Setting) -> SpikingNet:
         """Return the net of a setting, the same as ``convert`` makes."""
         if setting not in self._nets:
-            scaling = setting.scaling
+            scaling, v_min = choose_start(self._folded, setting.scaling, setting.v_min, is_calibrated=True)
             scaled, _ = apply_gains(self._folded, gains_of(self._folded, self._activations, scaling))
-            net = to_spiking(scaled, v_min=setting.v_min, n_steps=scaling.n_steps)
+            net = to_spiking(scaled, v_min=v_min, n_steps=scaling.n_steps)
             self._nets[setting] = with_start(net, scaled, frames=self._frames, scaling=scaling)
         return self._nets[setting]
 

@@ -31,15 +31,15 @@ class Setting:
         return dataclasses.replace(self, scaling=dataclasses.replace(self.scaling, spikes=spikes))
 
 
-def baselines(n_steps: int) -> tuple[Setting, ...]:
-    """Return what is always tried: ``convert``'s default, and weights as trained, for a CNN that reads sums or steps.
+def baselines(n_steps: int, usual: Setting) -> tuple[Setting, ...]:
+    """Return what is always tried: ``usual``, and weights as trained, for a CNN that reads sums or steps.
 
     The latter is what sinabs' ``from_model`` makes: lower bound -1, and where the CNN was trained on single steps, a
     gain of as many as there are.
     """
-    trained = Scaling(rule="trained", spikes=1.0, n_steps=n_steps)
+    trained = Scaling(rule="trained", spikes=1.0, n_steps=n_steps, start="zero")
     every_step = dataclasses.replace(trained, spikes=float(n_steps))
-    return tuple(dict.fromkeys(Setting(scaling, -1.0) for scaling in (Scaling(n_steps=n_steps), trained, every_step)))
+    return tuple(dict.fromkeys((usual, Setting(trained, -1.0), Setting(every_step, -1.0))))
 
 
 def coarse_grid(n_steps: int, v_mins: Sequence[float | None]) -> tuple[Setting, ...]:

@@ -8,7 +8,7 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
 
 import typer
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Check everything, write nothing.")]
 
-_V_MIN = "-1.0"
+_V_MIN = "auto"
 _RULES = ("percentile", "max", "mse", "balance", "auto")
 
 
@@ -61,7 +61,9 @@ def convert_command(
     percentile: Annotated[float, typer.Option(help="Percentile of the activations that is scaled.")] = 99.9,
     spikes: Annotated[float, typer.Option(help="Spikes that this percentile becomes, per frame.")] = 20.0,
     steps: Annotated[int, typer.Option(help="Time steps (leak ticks) a frame lasts; biases are spread over them.")] = 1,
-    v_min: Annotated[str, typer.Option(help="Lower bound of the potential in thresholds, or 'none'.")] = _V_MIN,
+    v_min: Annotated[
+        str, typer.Option(help="Lower bound of the potential in thresholds, none, or auto: see below.")
+    ] = _V_MIN,
     replace: Annotated[
         str, typer.Option(help="Stand-ins for layers that cannot spike: maxpool=avgpool, or several with commas.")
     ] = "",
@@ -76,14 +78,17 @@ def convert_command(
     over: Annotated[
         str, typer.Option(hidden=True, help="Activations of the percentile: positive or all.")
     ] = "positive",
-    start: Annotated[str, typer.Option(hidden=True, help="Potential at the start: zero, half or calibrated.")] = "zero",
+    start: Annotated[
+        str, typer.Option(hidden=True, help="Potential at the start: auto, zero, half or calibrated.")
+    ] = "auto",
     dry_run: DryRun = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Convert a CNN to a spiking net, with one finding per layer and a check after each rewrite.
 
     There are rarer options too, here and in a TOML file: objective (net, chip), per-channel, equalize, over (positive,
-    all), start (zero, half, calibrated).
+    all), start (auto, zero, half, calibrated). Potentials start at zero and end at -1 threshold below it, but where a
+    CNN with biases is calibrated: there they start where calibration finds best, without a lower bound (auto).
     """
     inputs = [Path(one) for one in (weights, Path(network.rpartition(":")[0] or network), data and Path(data)) if one]
     check_target(out, suffixes=(".safetensors",), inputs=inputs)
@@ -93,8 +98,8 @@ def convert_command(
         ignored = [weights, data, budget, report, diagnose or None]
         if any(ignored):
             say("A .nir file holds a spiking net: only --input-shape, --v-min and --replace have an effect.")
-        bound = None if v_min == _V_MIN else parse_bound(v_min)
-        found = _read_nir(network, input_shape, v_min=bound, replace=_names(replace))
+        lower = None if v_min == _V_MIN else parse_bound(v_min)
+        found = _read_nir(network, input_shape, v_min=lower, replace=_names(replace))
         result = _written(out, found.net, {"network": Path(network).name, "findings": _dicts(found.findings)}, dry_run)
         emit(result, [findings_table(found.findings)], as_json=as_json)
         _end(context, out, dry_run=dry_run)
@@ -104,7 +109,7 @@ def convert_command(
     rule: Any = scale if scale in ("mse", "balance") else "percentile"
     options: Any = {"over": over, "per_channel": per_channel, "equalize": equalize, "start": start}
     scaling = Scaling(100.0 if scale == "max" else percentile, spikes, steps, rule, **options)
-    bound = parse_bound(v_min)
+    bound: float | Literal["auto"] | None = "auto" if v_min == _V_MIN else parse_bound(v_min)
     if data is None:
         _check_needs_no_data(scale, diagnose=diagnose, is_scaled=scaling != Scaling(), report=report)
     if scale != "auto" and budget is not None:
@@ -211,7 +216,7 @@ class _Wish:
 
     objective: str
     budget: float | None
-    v_min: float | None
+    v_min: float | Literal["auto"] | None
     replace: tuple[str, ...]
 
 
@@ -227,7 +232,8 @@ def _search(context: typer.Context, source: Source, samples: Calibration, wish: 
         )
     if wish.objective not in ("net", "chip"):
         raise InputError(f"--objective: expected net or chip, found '{wish.objective}'. Try net.")
-    bounds = tuple(dict.fromkeys((wish.v_min, *SearchSettings().v_mins)))
+    usual = SearchSettings().v_mins
+    bounds = usual if wish.v_min == "auto" else tuple(dict.fromkeys((wish.v_min, *usual)))
     merge = source.graph.input_shape[0] == 1
     return search_graph(
         source.graph,

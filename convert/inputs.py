@@ -110,7 +110,7 @@ def parse_bound(text: str) -> float | None:
     try:
         return float(text)
     except ValueError:
-        raise InputError(f"--v-min: expected a number of 0 or less, or 'none', found '{text}'. Try -1.") from None
+        raise InputError(f"--v-min: expected a number of 0 or less, none or auto, found '{text}'. Try -1.") from None
 
 
 def read_calibration(data: str, shape: Shape3) -> Calibration:

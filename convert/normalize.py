@@ -30,9 +30,9 @@ class Scaling:
     ``per_channel`` each feature has its own. ``equalize`` moves the scales of features so that weights use all of the 8
     bits. ``share`` says whether every layer has ``spikes``, or (cost) up to 4 times as many where they cause fewer
     synops than in the most expensive layer. ``start`` is the potential before the first event: zero, half a threshold,
-    or what calibration finds per neuron. ``n_steps`` is the number of time steps (or leak ticks) that one calibration
-    frame lasts: a bias is added once per step, so each step adds ``bias / n_steps``.
-    Law: doubling ``spikes`` doubles the weights that read the input and every bias, and nothing else.
+    what calibration finds per neuron, or what ``starts.choose_start`` says (auto). ``n_steps`` is the number of time
+    steps (or leak ticks) that one calibration frame lasts: a bias is added once per step, ``bias / n_steps`` each time.
+    Law: doubling ``spikes`` doubles the weights that read the input and every bias, and no other weight.
     Source: percentile: Rueckauer et al., Frontiers in Neuroscience 11:682 (2017), here with biases too; mse and
     calibrated: Li et al., ICML 2021; half: Deng and Gu, ICLR 2021; equalize: Nagel et al., ICCV 2019.
     """
@@ -44,7 +44,7 @@ class Scaling:
     over: Literal["positive", "all"] = "positive"
     per_channel: bool = False
     equalize: bool = False
-    start: Literal["zero", "half", "calibrated"] = "zero"
+    start: Literal["auto", "zero", "half", "calibrated"] = "auto"
     share: Literal["equal", "cost"] = "equal"
 
     def __post_init__(self) -> None:
@@ -66,7 +66,7 @@ class Scaling:
 _CHOICES = {
     "rule": ("percentile", "mse", "balance", "trained"),
     "over": ("positive", "all"),
-    "start": ("zero", "half", "calibrated"),
+    "start": ("auto", "zero", "half", "calibrated"),
     "share": ("equal", "cost"),
 }
 
@@ -132,7 +132,7 @@ def _scales(found: Activations, scaling: Scaling) -> NDArray[np.float64]:
 def _by_rule(found: Activations, scaling: Scaling) -> NDArray[np.float64]:
     match scaling.rule:
         case "mse":
-            return mse_scales(found, scaling.spikes, start=0.0 if scaling.start == "zero" else 0.5)
+            return mse_scales(found, scaling.spikes, start=0.5 if scaling.start in ("half", "calibrated") else 0.0)
         case "trained":
             return np.ones(len(found.values))
         case "balance":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -18,7 +18,7 @@ from .graph import Graph, Input
 from .normalize import Scaling, calibration_batch, find_gains
 from .replace import replace as replace_nodes
 from .spiking import to_spiking
-from .starts import with_start
+from .starts import choose_start, with_start
 from .types import Conversion
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def convert(
     *,
     data: ArrayLike | None = None,
     scaling: Scaling | None = None,
-    v_min: float | None = -1.0,
+    v_min: float | Literal["auto"] | None = "auto",
     replace: Sequence[str] = (),
 ) -> Conversion:
     """Return the spiking net of a plain CNN, with one finding per node of the CNN.
@@ -46,7 +46,8 @@ def convert(
     without spiking counterpart, ``maxpool=avgpool`` for example; ``Conversion.replacement`` says what that changed.
     Shapes: ``input_shape`` is ``(C, H, W)``, or ``(C, L)`` for a Conv1d net, or ``(N,)``; ``data`` holds frames
     such as the CNN was trained on, ``[N, *input_shape]``.
-    Units: ``v_min`` is the lower bound of the potential in thresholds (None: no bound).
+    Units: ``v_min`` is the lower bound of the potential in thresholds (None: no bound; auto: -1, but none for a CNN
+    with biases and ``data``, see ``starts.choose_start``).
     Law: the CNN after each rewrite is a multiple of the given one on every calibration frame (``Conversion.gates``).
     Raises: CaptureError, UnsupportedLayerError, WeightValueError, CalibrationError; InvalidNetError for a ``v_min``
     above 0 or a CNN without weight layers.
@@ -65,7 +66,7 @@ def convert_graph(
     *,
     data: ArrayLike | None = None,
     scaling: Scaling | None = None,
-    v_min: float | None = -1.0,
+    v_min: float | Literal["auto"] | None = "auto",
     replace: Sequence[str] = (),
     given: Callable[[torch.Tensor], torch.Tensor] | None = None,
 ) -> Conversion:
@@ -83,6 +84,7 @@ def convert_graph(
     reference = outputs(plain, batch) if replaced or before is None else before
     folded = fold(plain)
     gates = [check_rewrite(step.name, step.graph, given=reference, batch=batch) for step in folded.steps]
+    scaling, v_min = choose_start(folded.graph, scaling, v_min, is_calibrated=data is not None)
     gains = trained_gains(folded.graph) if data is None else find_gains(folded.graph, frames, scaling)
     scaled, gain = apply_gains(folded.graph, gains)
     gates.append(check_rewrite("activations to spike counts", scaled, given=reference, batch=batch, gain=gain))

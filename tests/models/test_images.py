@@ -83,14 +83,24 @@ def test_a_code_without_steps_or_events_is_refused(n_steps: int, max_events: int
         phase_code(np.zeros((1, 1, 2, 2)), n_steps, max_events=max_events)
 
 
-@given(npst.arrays(np.uint8, (4, 2, 3, 3), elements=st.integers(0, 3)))
-def test_the_events_of_a_step_come_one_step_later_in_raster_order(raster: NDArray[np.uint8]) -> None:
-    events = step_events(raster, 100)
-    back = events.to_raster(100, n_bins=5)
+@given(npst.arrays(np.uint8, (4, 2, 3, 3), elements=st.integers(0, 3)), st.integers(1, 200))
+def test_the_events_of_a_step_come_one_step_later_all_along_it(raster: NDArray[np.uint8], dt_us: int) -> None:
+    events = step_events(raster, dt_us)
+    back = events.to_raster(dt_us, n_bins=5)
     assert not back[0].any()
     assert np.array_equal(back[1:], raster)
-    place = ((events.t_us * 3 + events.y) * 3 + events.x) * 2 + events.p
-    assert np.all(np.diff(place) >= 0)
+    for step in range(4):
+        times = events.t_us[events.t_us // dt_us == step + 1]
+        if len(times):
+            gaps = np.diff([*times, (step + 2) * dt_us])
+            assert gaps.max() - gaps.min() <= 1
+    assert events.same(step_events(raster, dt_us))
+
+
+def test_the_order_within_a_step_has_nothing_to_do_with_rows() -> None:
+    events = step_events(np.ones((1, 1, 20, 20)), 1_000)
+    assert abs(np.corrcoef(events.t_us, events.y)[0, 1]) < 0.15
+    assert not events.same(step_events(np.ones((1, 1, 20, 20)), 1_000, seed=1))
 
 
 # recordings
