@@ -33,6 +33,9 @@ _PENALTY = 3.0
 _N_MEASURED = 500
 """Recordings that the synops of the given net are measured on."""
 
+_LAST = 0.1
+"""Share of the epochs, the last ones, of which the best is kept: earlier ones, with a high rate, owe much to luck."""
+
 _SHARPNESS = 0.3
 """What one output spike adds to a class's logit."""
 
@@ -52,7 +55,7 @@ class FinetuneSettings:
     of which a step must be a multiple. What augmentation does with a recording, see ``Augmentation``.
     """
 
-    epochs: int = 20
+    epochs: int = 60
     batch_size: int = 32
     learning_rate: float = 0.03
     synop_target: float | None = None
@@ -71,7 +74,7 @@ class FinetuneSettings:
             "synop_target": self.synop_target is None or 0 < self.synop_target < math.inf,
             "dt_us": self.dt_us >= 1,
             "tick_us": self.tick_us >= 1,
-            "shift_px": 0 <= changes.shift_px < math.inf,
+            "shift": 0 <= changes.shift < 1,
             "rotation_deg": 0 <= changes.rotation_deg <= 180,
             "stretch": 0 <= changes.stretch < 1,
             "event_drop": 0 <= changes.event_drop < 1,
@@ -130,9 +133,9 @@ def finetune(
 
     Every batch runs with weights, biases, thresholds and lower bounds rounded as deployment rounds them; gradients
     pass the rounding, and the spikes by a surrogate. The loss is the cross entropy of output spikes plus the last
-    potential, and a penalty for synops above the target. The epoch that is kept is one of the last third: the one that
+    potential, and a penalty for synops above the target. The epoch that is kept is one of the last tenth: the one that
     holds the target (within 5 %), then has the highest accuracy, then the fewest synops. Thresholds and lower bounds
-    keep their ratio. Earlier epochs, with a high rate, owe their held-out accuracy mostly to luck.
+    keep their ratio.
     Shapes: ``recordings`` as for ``collect``, ``labels`` ``[N]``, indices of classes.
     Law: equal arguments and one thread give the same net, byte for byte; torch's own random state stays.
     Raises: InputError where the recordings do not suit the net; TrainingError where labels or settings do not suit
@@ -172,7 +175,8 @@ def finetune(
             found = tuner.validate(parameters, views, held_out)
             history.append(dataclasses.replace(found, loss=float(np.mean(losses))))
             rank = (float(target is None or found.synops <= 1.05 * target), found.accuracy, -found.synops)
-            if epoch >= 2 * settings.epochs // 3 and (best is None or rank > best[0]):
+            is_last = epoch >= settings.epochs - max(1, round(_LAST * settings.epochs))
+            if is_last and (best is None or rank > best[0]):
                 best = (rank, epoch, [tensor.detach().clone() for tensor in parameters.tensors()])
             advance(f"loss {history[-1].loss:.3f}, held-out {found.accuracy:.1%}, {found.synops:,.0f} synops")
     if best is None:

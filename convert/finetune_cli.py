@@ -27,7 +27,7 @@ def finetune_command(
     out: Annotated[Path, typer.Option("--out", "-o", help="The fine-tuned net to write.")] = Path(
         "finetuned.safetensors"
     ),
-    epochs: Annotated[int, typer.Option(min=1, help="Passes over the recordings.")] = 20,
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over the recordings.")] = 60,
     synops: Annotated[
         float | None, typer.Option(help="Most synops a recording may cost: up to 1 a share of today's, else a number.")
     ] = None,
@@ -42,7 +42,7 @@ def finetune_command(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything, write nothing.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
 ) -> None:
-    """Train a spiking net through time on the chip's integers; the best epoch is kept."""
+    """Train a spiking net through time on the chip's integers; the best of the last epochs is kept."""
     import torch
 
     from spikeport.models.data import open_dataset

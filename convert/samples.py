@@ -25,15 +25,15 @@ MAX_CELLS = 100_000_000
 class Augmentation:
     """How a drawn recording differs from the given one.
 
-    Units: a random affine map of up to ``rotation_deg``, ``stretch`` (relative, shear too) and ``shift_px``; a share of
-    the events between 0 and ``event_drop`` is left out. Positions between pixels go to either neighbor by chance.
-    Recordings in time, not rasters, start anywhere in the first step.
+    Units: a random affine map of up to ``rotation_deg``, ``stretch`` (relative, shear too) and ``shift`` (as a share of
+    the sensor's shorter side); a share of the events between 0 and ``event_drop`` is left out. Positions between pixels
+    go to either neighbor by chance. Recordings in time, not rasters, start anywhere in the first step.
     """
 
-    shift_px: float = 1.5
-    rotation_deg: float = 7.0
-    stretch: float = 0.05
-    event_drop: float = 0.3
+    shift: float = 0.09
+    rotation_deg: float = 15.0
+    stretch: float = 0.18
+    event_drop: float = 0.5
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -100,7 +100,7 @@ def _moved(
     angle = np.deg2rad(rng.uniform(-1, 1, n) * augmentation.rotation_deg)
     scale = np.exp(rng.uniform(-1, 1, n) * augmentation.stretch)
     shear = rng.uniform(-1, 1, n) * augmentation.stretch
-    shift_y, shift_x = rng.uniform(-1, 1, (2, n)) * augmentation.shift_px
+    shift_y, shift_x = rng.uniform(-1, 1, (2, n)) * augmentation.shift * min(size)
     cos, sin = (np.cos(angle) * scale)[of], (np.sin(angle) * scale)[of]
     middle_y, middle_x = (size[0] - 1) / 2, (size[1] - 1) / 2
     dy, dx = y - middle_y, x - middle_x

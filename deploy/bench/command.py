@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import datetime as dt
+import multiprocessing
 import os
 import platform
 import shlex
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -25,7 +28,8 @@ from .tasks import TASKS
 if TYPE_CHECKING:
     from .checks import Check, Summary
     from .parity import Parity
-    from .run import Row
+    from .run import Part, Row
+    from .tasks import Effort
 
 _DEFAULT_TASKS = "digits,nmnist,animals"
 _DEFAULT_STEPS = "1,2,4,8,16,32"
@@ -55,6 +59,7 @@ def bench_command(
     tasks: Annotated[str, typer.Option(help=f"Sets to run on, with commas: {', '.join(TASKS)}.")] = _DEFAULT_TASKS,
     steps: Annotated[str, typer.Option(help="Time steps, with commas.")] = _DEFAULT_STEPS,
     cache: Annotated[Path | None, typer.Option(help="Folder that keeps trained weights for the next run.")] = None,
+    jobs: Annotated[int, typer.Option(min=1, help="Processes, each with one thread and its own networks.")] = 1,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Write the tables as Markdown, too.")] = None,
     as_json: JsonFlag = False,
 ) -> None:
@@ -74,7 +79,7 @@ def bench_command(
         effort = dataclasses.replace(effort, steps=_steps(steps))
         chosen += ["--steps", ",".join(map(str, effort.steps))]
     arguments = ["--quick", *chosen] if quick else chosen
-    found = run_benchmark(effort, names, cache=cache, command=["convert", *arguments])
+    found = run_benchmark(effort, names, cache=cache, jobs=jobs, command=["convert", *arguments])
     if out is not None:
         write_atomic(out, markdown(found).encode())
     shown = [table(title, columns, rows) for title, columns, rows in tables(found)]
@@ -97,21 +102,24 @@ def _make_folder(cache: Path) -> None:
         raise TargetError(f"--cache {cache}: expected a folder, found a file in its place. Try another name.") from None
 
 
-def run_benchmark(effort: Any, tasks: Sequence[str], *, cache: Path | None, command: Sequence[str]) -> Benchmark:
-    """Return what the benchmark finds on one thread; progress goes to stderr.
+def run_benchmark(
+    effort: Effort, tasks: Sequence[str], *, cache: Path | None, jobs: int = 1, command: Sequence[str]
+) -> Benchmark:
+    """Return what the benchmark finds, one thread for each of ``jobs`` processes; progress goes to stderr.
 
+    Law: equal for any number of processes, but for the times.
     Raises: DataError where none of the sets is there.
     """
     import torch
 
     from .checks import check_parity, check_rows, summarize
-    from .parity import compare_biases, compare_rewrites
+    from .parity import compare_rewrites
     from .peers import INSTALL_SPIKINGJELLY, SINABS, SPIKINGJELLY, has_spikingjelly
-    from .run import OURS, measure
-    from .tasks import make_task, missing
+    from .run import OURS, measure_part
+    from .tasks import missing
 
     torch.set_num_threads(1)
-    started = time.perf_counter(), time.process_time()
+    started = time.perf_counter()
     absent = [reason for name in tasks if (reason := missing(name))]
     there = [name for name in tasks if not missing(name)]
     if not there:
@@ -119,15 +127,17 @@ def run_benchmark(effort: Any, tasks: Sequence[str], *, cache: Path | None, comm
     peers = [*SINABS, *(SPIKINGJELLY if has_spikingjelly() else ())]
     if not has_spikingjelly():
         absent.append(f"SpikingJelly: {INSTALL_SPIKINGJELLY}")
+    wanted = [(name, seed, effort, cache, (*OURS, *peers)) for name in there for seed in effort.seeds]
     rows: list[Row] = []
     parity = list(compare_rewrites())
-    for name in there:
-        for seed in effort.seeds:
-            task = make_task(name, seed, effort=effort, cache=cache)
-            say(f"{name}, seed {seed}: CNN {task.accuracy():.1%} of {len(task.test)} test samples")
-            rows += measure(task, effort, methods=(*OURS, *peers))
-            if name == "animals":
-                parity.append(compare_biases(f"biases, animals CNN {seed}", task.module, task.calibration.frames))
+    with contextlib.ExitStack() as stack:
+        run: Callable[..., Iterable[Part]] = map
+        if jobs > 1:
+            run = stack.enter_context(ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn"))).map
+        for part in run(measure_part, wanted):
+            say(part.said)
+            rows += part.rows
+            parity += part.parity
     summaries = summarize(rows)
     checks = [check_parity(parity)]
     if len(effort.seeds) > 1:  # a quick run's networks are hardly trained: it says nothing about converters
@@ -138,8 +148,9 @@ def run_benchmark(effort: Any, tasks: Sequence[str], *, cache: Path | None, comm
         "machine": describe_machine(),
         "versions": _versions(),
         "effort": dataclasses.asdict(effort),
-        "wall_s": time.perf_counter() - started[0],
-        "cpu_s": time.process_time() - started[1],
+        "jobs": jobs,
+        "wall_s": time.perf_counter() - started,
+        "cpu_s": sum(map(sum, (os.times()[:2], os.times()[2:4]))),
     }
     return Benchmark(setting, tuple(rows), summaries, tuple(parity), tuple(checks), tuple(absent))
 
@@ -152,7 +163,7 @@ def describe_machine() -> str:
         models = [line.partition(":")[2].strip() for line in cpus.read_text().splitlines() if "model name" in line]
         processor = models[0] if models else processor
     system = f"{platform.system()} {platform.machine()}, Python {platform.python_version()}"
-    return f"{processor}, 1 thread of {os.cpu_count()} cores, {system}"
+    return f"{processor}, {os.cpu_count()} cores, {system}"
 
 
 def _versions() -> dict[str, str | None]:
@@ -231,7 +242,8 @@ def markdown(found: Benchmark) -> str:
         "# Conversion benchmark",
         "",
         f"Written by `{setting['command']}` on {setting['date']}: {setting['machine']}; {versions}.",
-        f"It took {setting['wall_s'] / 60:.0f} minutes ({setting['cpu_s'] / 60:.0f} of processor time).",
+        f"It took {setting['wall_s'] / 60:.0f} minutes in {setting['jobs']} processes of one thread each, "
+        f"{setting['cpu_s'] / 60:.0f} minutes of processor time.",
         "",
         NOTES.format(
             n_seeds=len(effort["seeds"]),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,8 +24,9 @@ from spikeport.deploy.pipeline import compile_program
 from spikeport.deploy.readout import classify
 
 from .finetuned import spikeport_finetuned
+from .parity import Parity, compare_biases
 from .peers import PEERS, PeerNet, trace_of
-from .tasks import STEP_US, Effort, Samples, Task, in_counts
+from .tasks import STEP_US, Effort, Samples, Task, in_counts, make_task
 
 CHIP = "speck2fdevkit"
 
@@ -74,6 +76,33 @@ OURS: dict[str, Converted] = {
     "spikeport auto": spikeport_auto,
 }
 """The aims of the benchmark are about the last one."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """What one network of the benchmark came to, and a sentence about it."""
+
+    rows: tuple[Row, ...]
+    parity: tuple[Parity, ...]
+    said: str
+
+
+def measure_part(wanted: tuple[str, int, Effort, Path | None, tuple[str, ...]]) -> Part:
+    """Return the rows of one network on one thread.
+
+    ``wanted`` holds its task and seed, the effort, the folder of trained weights, and the methods: one value, so that
+    another process can be given it.
+    """
+    import torch
+
+    torch.set_num_threads(1)
+    name, seed, effort, cache, methods = wanted
+    task = make_task(name, seed, effort=effort, cache=cache)
+    said = f"{name}, seed {seed}: CNN {task.accuracy():.1%} of {len(task.test)} test samples"
+    parity = []
+    if name == "animals":
+        parity.append(compare_biases(f"biases, animals CNN {seed}", task.module, task.calibration.frames))
+    return Part(tuple(measure(task, effort, methods=methods)), tuple(parity), said)
 
 
 def measure(task: Task, effort: Effort, *, methods: Sequence[str]) -> Iterator[Row]:

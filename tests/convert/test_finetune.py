@@ -26,7 +26,7 @@ from spikeport.models.errors import TrainingError
 
 from .test_unroll import make_layer
 
-STILL = Augmentation(shift_px=0.0, rotation_deg=0.0, stretch=0.0, event_drop=0.0)
+STILL = Augmentation(shift=0.0, rotation_deg=0.0, stretch=0.0, event_drop=0.0)
 SIZE = (8, 8)
 
 
@@ -109,25 +109,37 @@ def test_thresholds_and_bounds_keep_their_ratio(tuned: Finetuned) -> None:
     assert tuned.net.edges == make_net().edges
 
 
-@pytest.mark.parametrize("target", [0.5, 4000.0])
-def test_the_target_bounds_the_synops(target: float) -> None:
-    recordings, labels = make_recordings(64)
+LONGER = FinetuneSettings(epochs=12, batch_size=8, dt_us=20_000)
+
+
+@pytest.fixture(scope="module")
+def wide() -> SpikingNet:
+    """A net with many synops behind its first layer."""
     layers = (
         make_layer("a", (2, 8, 8), 2, seed=1, v_min=-4.0),
         make_layer("b", (2, 3, 3), 24, seed=2, kernel=2, v_min=-4.0),
         make_layer("c", (24, 1, 1), 2, seed=3, kernel=1, v_min=-4.0),
     )
     edges = (Edge(-1, 0), Edge(0, 1, (2, 2)), Edge(1, 2, (2, 2)), Edge(2, None))
-    net = SpikingNet(layers, edges, (2, 8, 8))
-    free = finetune(net, recordings, labels, settings=FinetuneSettings(epochs=12, batch_size=8, dt_us=20_000))
-    settings = FinetuneSettings(epochs=12, batch_size=8, dt_us=20_000, synop_target=target)
-    found = finetune(net, recordings, labels, settings=settings)
+    return SpikingNet(layers, edges, (2, 8, 8))
+
+
+@pytest.fixture(scope="module")
+def free(wide: SpikingNet) -> Finetuned:
+    return finetune(wide, *make_recordings(64), settings=LONGER)
+
+
+@pytest.mark.parametrize("target", [0.5, 4000.0])
+def test_the_target_bounds_the_synops(target: float, wide: SpikingNet, free: Finetuned) -> None:
+    recordings, labels = make_recordings(64)
+    settings = dataclasses.replace(LONGER, synop_target=target)
+    found = finetune(wide, recordings, labels, settings=settings)
     assert found.synop_target is not None
     assert found.best.synops <= 1.1 * found.synop_target < free.best.synops
     if target <= 1:
         assert found.synop_target == pytest.approx(target * found.start.synops, rel=0.2)
     with pytest.raises(TrainingError, match="first layer, which no training changes"):
-        finetune(net, recordings, labels, settings=dataclasses.replace(settings, synop_target=10.0))
+        finetune(wide, recordings, labels, settings=dataclasses.replace(settings, synop_target=10.0))
 
 
 def test_rasters_keep_their_steps() -> None:
@@ -185,7 +197,7 @@ def test_changes_keep_each_recording_apart_and_lose_no_more_than_they_say() -> N
     middle = np.full(20, 3)
     one = Events(middle, middle, np.ones(20, int), np.arange(20), SIZE)
     shifted = collect(make_net(), [one], dt_us=1000).draw(
-        np.zeros(200, np.int64), augmentation=dataclasses.replace(STILL, shift_px=2.0), rng=rng
+        np.zeros(200, np.int64), augmentation=dataclasses.replace(STILL, shift=0.2), rng=rng
     )
     rows, columns = np.nonzero(shifted.sum((0, 1, 2)))
     assert rows.min() == columns.min() == 1
