@@ -140,6 +140,7 @@ def benchmark() -> Benchmark:
         "machine": "a machine",
         "versions": {"torch": "2", "spikingjelly": None},
         "effort": {"seeds": (0, 1), "n_train": 1, "n_test": 1, "n_chip": 1, "n_searched": 1},
+        "jobs": 2,
         "wall_s": 60.0,
         "cpu_s": 30.0,
     }
