@@ -9,6 +9,9 @@ import argparse
 import dataclasses
 import json
 import time
+from concurrent.futures import ProcessPoolExecutor
+from itertools import repeat
+from multiprocessing import get_context
 from typing import Any
 
 import numpy as np
@@ -35,21 +38,45 @@ def measure(cnn: torch.nn.Module, net: SpikingNet, test_set: EventDataset) -> di
     }
 
 
-def tune(
-    cnn: torch.nn.Module, train_set: EventDataset, test_set: EventDataset, given: argparse.Namespace, seed: int
-) -> dict[str, Any]:
-    """Convert and fine-tune on one set; return what each net makes of the other."""
+@dataclasses.dataclass(frozen=True)
+class Fold:
+    """A CNN with the recordings that it was trained on, and those to test on."""
+
+    index: int
+    cnn: torch.nn.Module
+    train_set: EventDataset
+    test_set: EventDataset
+
+
+def learn(index: int, given: argparse.Namespace) -> Fold:
+    """Train the CNN of a fold."""
+    torch.set_num_threads(1)
+    everything = nmnist(shared_data() / "nmnist", "train")
+    inside, outside = k_folds(len(everything), given.folds)[index]
+    train_set, test_set = everything.subset(inside), everything.subset(outside)
+    torch.manual_seed(index)
+    cnn = digits_cnn(2)
+    train(cnn, train_set, settings=TrainSettings(epochs=given.cnn_epochs, seed=index))
+    return Fold(index, cnn, train_set, test_set)
+
+
+def tune(fold: Fold, seed: int, given: argparse.Namespace) -> dict[str, Any]:
+    """Convert and fine-tune on one set, freely and to half the synops; return what each net makes of the other set."""
+    torch.set_num_threads(1)
+    started = time.perf_counter()
+    cnn, train_set, test_set = fold.cnn, fold.train_set, fold.test_set
     frames = frames_of(train_set.recordings)
     found = {"converted": measure(cnn, convert(cnn, (2, 34, 34), data=frames).net, test_set)}
     # Few spikes cost few synops, and a lower bound far away forgets nothing: what that loses, fine-tuning gains back.
     start = convert(cnn, (2, 34, 34), data=frames, scaling=Scaling(spikes=given.spikes), v_min=-8.0).net
-    settings = FinetuneSettings(epochs=given.epochs, validation_share=0.05, seed=seed)
+    settings = FinetuneSettings(epochs=given.epochs, validation_share=0.02, seed=seed)
     tuned = finetune(start, train_set.recordings, train_set.labels, settings=settings)
     found["fine-tuned"] = measure(cnn, tuned.net, test_set)
-    settings = dataclasses.replace(settings, epochs=max(1, given.epochs // 2), synop_target=0.5)
-    half = finetune(tuned.net, train_set.recordings, train_set.labels, settings=settings)
+    settings = dataclasses.replace(settings, synop_target=tuned.best.synops / 2)
+    half = finetune(start, train_set.recordings, train_set.labels, settings=settings)
     found["fine-tuned to half the synops"] = measure(cnn, half.net, test_set)
-    return found
+    wall_s = round(time.perf_counter() - started, 1)
+    return {"fold": fold.index, "seed": seed, "wall_s": wall_s, **found}
 
 
 def main() -> None:
@@ -57,33 +84,30 @@ def main() -> None:
     parser.add_argument("--folds", type=int, default=5)
     parser.add_argument("--runs", type=int, help="stop after so many folds")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--epochs", type=int, default=24)
+    parser.add_argument("--epochs", type=int, default=60)
     parser.add_argument("--cnn-epochs", type=int, default=150)
     parser.add_argument("--spikes", type=float, default=10.0)
+    parser.add_argument("--jobs", type=int, default=1, help="processes of one thread each")
     given = parser.parse_args()
-    torch.set_num_threads(1)
-    everything = nmnist(shared_data() / "nmnist", "train")
-    runs: list[list[dict[str, Any]]] = [[] for _ in range(given.seeds)]
-    for fold, (inside, outside) in enumerate(k_folds(len(everything), given.folds)[: given.runs]):
-        train_set, test_set = everything.subset(inside), everything.subset(outside)
-        torch.manual_seed(fold)
-        cnn = digits_cnn(2)
-        train(cnn, train_set, settings=TrainSettings(epochs=given.cnn_epochs, seed=fold))
-        for seed, folds in enumerate(runs):
-            started = time.perf_counter()
-            found = tune(cnn, train_set, test_set, given, seed)
-            folds.append(found)
-            wall_s = round(time.perf_counter() - started, 1)
-            print(json.dumps({"fold": fold, "seed": seed, "wall_s": wall_s, **found}), flush=True)
+    n_folds = given.runs or given.folds
+    runs: list[dict[str, Any]] = []
+    with ProcessPoolExecutor(given.jobs, mp_context=get_context("spawn")) as pool:
+        folds = list(pool.map(learn, range(n_folds), repeat(given)))
+        wanted = [(fold, seed) for seed in range(given.seeds) for fold in folds]
+        for found in pool.map(tune, *zip(*wanted, strict=True), repeat(given)):
+            print(json.dumps(found), flush=True)
+            runs.append(found)
     rows = []
     for stage in STAGES:
         of_seeds = {
-            key: [float(np.mean([fold[stage][key] for fold in folds])) for folds in runs]
+            key: [
+                float(np.mean([run[stage][key] for run in runs if run["seed"] == seed])) for seed in range(given.seeds)
+            ]
             for key in ("cnn", "spiking", "chip", "synops")
         }
         shares = (f"{np.mean(of_seeds[key]):.1%} ± {np.std(of_seeds[key]):.1%}" for key in ("cnn", "spiking", "chip"))
         rows.append((stage, *shares, round(float(np.mean(of_seeds["synops"])))))
-    title = f"N-MNIST, {given.folds}-fold, {given.seeds} seeds: mean and spread over the seeds"
+    title = f"N-MNIST, {n_folds} of {given.folds} folds, {given.seeds} seeds: mean and spread over the seeds"
     show(table(title, ("Net", "CNN", "Spiking net", "Emulated chip", "Synops a recording"), rows))
 
 
