@@ -144,10 +144,10 @@ def _simulate_part(net: SpikingNet, batch: NDArray[Any], dt_us: int, keep_spikes
         _start(neurons, layer, len(given))
         spikes = neurons(current)
         live[index] = spikes
-        counts.append(spikes.sum(1).round().long().numpy())
-        states.append(neurons.v_mem.numpy().copy())
+        counts.append(_own(spikes.sum(1).round().long().numpy()))
+        states.append(_own(neurons.v_mem.numpy().copy()))
         if keep_spikes:
-            kept.append(spikes.transpose(0, 1).round().to(torch.int32).numpy())
+            kept.append(_own(spikes.transpose(0, 1).round().to(torch.int32).contiguous().numpy()))
         for edge in net.outgoing(index):
             if edge.target is None and net.output_shape:
                 pooled_spikes = _sum_pooled(spikes, edge.pool)
@@ -282,16 +282,22 @@ def _joined(traces: list[Trace]) -> Trace:
     layers = range(len(traces[0].counts))
     spikes = None
     if traces[0].spikes is not None:
-        spikes = tuple(np.concatenate([t.spikes[i] for t in traces if t.spikes], axis=1) for i in layers)
+        spikes = tuple(_own(np.concatenate([t.spikes[i] for t in traces if t.spikes], axis=1)) for i in layers)
     return Trace(
         input_counts=np.concatenate([trace.input_counts for trace in traces]),
-        counts=tuple(np.concatenate([trace.counts[i] for trace in traces]) for i in layers),
+        counts=tuple(_own(np.concatenate([trace.counts[i] for trace in traces])) for i in layers),
         output=np.concatenate([trace.output for trace in traces], axis=1),
         output_states=np.concatenate([trace.output_states for trace in traces]),
-        states=tuple(np.concatenate([trace.states[i] for trace in traces]) for i in layers),
+        states=tuple(_own(np.concatenate([trace.states[i] for trace in traces])) for i in layers),
         spikes=spikes,
         dt_us=traces[0].dt_us,
     )
+
+
+def _own(array: NDArray[Any]) -> NDArray[Any]:
+    """Return a fresh array read-only, so that a record keeps it instead of a copy."""
+    array.flags.writeable = False
+    return array
 
 
 def _is_chain(net: SpikingNet) -> bool:

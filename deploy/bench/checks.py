@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import statistics
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -18,6 +19,9 @@ SAVING = 0.3
 
 LOW_STEPS = 4
 """Number of steps at which ours must be above all others."""
+
+FROM_CNN, FROM_SPIKING = 0.01, 0.005
+"""Share of the samples that the fine-tuned spiking net may lose to its CNN, and the emulated chip to that net."""
 
 _BASELINE = "sinabs from_model"
 _TOLERANCE = 1e-4
@@ -143,6 +147,25 @@ def _saving(group: list[Summary], subject: str) -> float | None:
     reference = max(baseline, key=lambda row: (row.spiking, -row.synops))
     enough = [row.synops for row in group if row.method == subject and row.spiking >= reference.spiking - 1e-9]
     return 1.0 - min(enough) / reference.synops if enough else None
+
+
+def check_finetuned(rows: Iterable[Row], method: str) -> tuple[Check, ...]:
+    """Return for each task how near the fine-tuned CNN's nets are to the CNN, and the chip to those nets."""
+    by_task: dict[str, list[Row]] = {}
+    for row in rows:
+        if row.method == method:
+            by_task.setdefault(row.task, []).append(row)
+    checks = []
+    for task, group in by_task.items():
+        lost = statistics.fmean(row.cnn - row.spiking for row in group)
+        aim = f"{task}: {method} at most {100 * FROM_CNN:g} point below the CNN"
+        checks.append(Check(aim, lost <= FROM_CNN + 1e-9, f"{100 * lost:.1f} points below"))
+        chips = [row.on_chip_samples - row.chip for row in group if row.chip is not None]
+        if chips:
+            apart = statistics.fmean(chips)
+            aim = f"{task}: {method}, emulated chip within {100 * FROM_SPIKING:g} point of the spiking net"
+            checks.append(Check(aim, apart <= FROM_SPIKING + 1e-9, f"{100 * apart:.1f} points below"))
+    return tuple(checks)
 
 
 def check_parity(rows: Iterable[Parity]) -> Check:

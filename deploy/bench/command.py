@@ -112,7 +112,7 @@ def run_benchmark(
     """
     import torch
 
-    from .checks import check_parity, check_rows, summarize
+    from .checks import check_finetuned, check_parity, check_rows, summarize
     from .parity import compare_rewrites
     from .peers import INSTALL_SPIKINGJELLY, SINABS, SPIKINGJELLY, has_spikingjelly
     from .run import OURS, measure_part
@@ -142,6 +142,7 @@ def run_benchmark(
     checks = [check_parity(parity)]
     if len(effort.seeds) > 1:  # a quick run's networks are hardly trained: it says nothing about converters
         checks += check_rows(summaries, subject=list(OURS)[-1], peers=peers)
+        checks += check_finetuned(rows, "spikeport fine-tuned")
     setting = {
         "command": shlex.join(["spikeport", "bench", *command]),
         "date": dt.datetime.now(dt.UTC).date().isoformat(),

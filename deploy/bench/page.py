@@ -18,7 +18,8 @@ NOTES = """\
   equal bins. All converters get the same raster.
 - Ours: weights of the first layer are divided by the events that a 1 in a frame becomes; biases spread over the steps.
   "default" is `convert` with calibration and nothing else; "auto" is what `convert --scale auto` searches, by accuracy
-  of the spiking net on {n_searched} labelled samples of the training part.
+  of the spiking net on {n_searched} labelled samples of the training part; "fine-tuned" is the CNN trained on with
+  `prepare_finetune` for that number of steps, then converted.
 - sinabs: `from_model` with its defaults (threshold 1, lower bound -1, no scaling), after torch's own folding of batch
   normalization; and the same after `normalize_weights` at its default percentile, on the mean input of a step.
 - SpikingJelly: `ann2snn` with RateCodingRecipe (Max, 99.9%) and LocalThresholdBalancingRecipe (20 passes over the
@@ -28,9 +29,10 @@ NOTES = """\
 - The answer is the class with the most output spikes, then the highest last potential, for every converter alike.
 - Synops are exact visits of neurons by spikes, counted by the same function for all, in the time-stepped net.
 - Emulated chip: `compile_program` to 8 bits for a speck2fdevkit, event by event, biases by a slow clock of one tick a
-  step, on the first {n_chip} test samples. Recordings run as they are, whatever the number of steps. The thresholds of
-  the others are put on it as scaled weights. A neuron of the chip fires only when an event visits it, however large its
-  bias: CNNs whose biases alone activate what no event reaches, as in the animals' empty background, are lost on it.
+  step, on the first {n_chip} test samples. The events of a step come in random order; recordings run as they are,
+  whatever the number of steps. The thresholds of the others are put on it as scaled weights. A neuron of the chip fires
+  only when an event visits it, however large its bias: CNNs whose biases alone activate what no event reaches, as in
+  the animals' empty background, are lost on it.
 - Rewrites: `convert` with calibration, the worst of its gates, on a CNN of two convolutions and a linear layer whose
   batch normalizations have that variance (512 frames), against a fold that leaves out epsilon, the rule of sinabs' chip
   back-end; and on CNNs with biases against sinabs' `normalize_weights` at its default percentile.

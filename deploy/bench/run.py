@@ -36,7 +36,8 @@ class Row:
     """One converted network, tested.
 
     Units: accuracies are shares of the test samples, synops are per sample; ``chip`` and ``chip_synops`` are of the
-    8-bit program on the emulator, None where it does not fit the chip. ``n_events`` is the mean number of input events.
+    8-bit program on the emulator, None where it does not fit the chip; ``on_chip_samples`` is the share of those fewer
+    samples that the spiking net classifies right. ``n_events`` is the mean number of input events.
     """
 
     task: str
@@ -49,6 +50,7 @@ class Row:
     chip: float | None
     chip_synops: float | None
     n_events: float
+    on_chip_samples: float
 
 
 Converted = Callable[[Task, int], SpikingNet]
@@ -113,6 +115,8 @@ def measure(task: Task, effort: Effort, *, methods: Sequence[str]) -> Iterator[R
         raster = task.test.raster(n_steps)
         n_events = float(raster.sum(dtype=np.int64)) / len(task.test)
         for method in methods:
+            if method == "spikeport fine-tuned" and n_steps not in effort.finetuned_steps:
+                continue
             net, trace = _answer(method, task, n_steps, raster=raster)
             right, chip_synops = chip.run(net, n_steps)
             yield Row(
@@ -126,11 +130,13 @@ def measure(task: Task, effort: Effort, *, methods: Sequence[str]) -> Iterator[R
                 chip=right,
                 chip_synops=chip_synops,
                 n_events=n_events,
+                on_chip_samples=_share(trace, task.test, len(chip.samples)),
             )
 
 
-def _share(trace: Trace, samples: Samples) -> float:
-    return float((trace.predictions() == samples.labels).mean())
+def _share(trace: Trace, samples: Samples, n: int | None = None) -> float:
+    """Return the share of the first ``n`` samples that are classified right, of all without it."""
+    return float((trace.predictions() == samples.labels)[:n].mean())
 
 
 def _answer(method: str, task: Task, n_steps: int, *, raster: NDArray[Any]) -> tuple[SpikingNet, Trace]:

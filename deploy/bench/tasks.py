@@ -46,6 +46,7 @@ class Effort:
     """How much a run of the benchmark does: samples to train and test on, epochs, seeds, time steps.
 
     ``n_chip`` of the test samples run on the emulated chip; ``n_searched`` labelled training samples serve a search.
+    The CNN is fine-tuned for ``finetuned_steps`` only: each number of steps takes a training of its own.
     """
 
     seeds: tuple[int, ...] = (0, 1, 2)
@@ -56,9 +57,20 @@ class Effort:
     epochs: int = 20
     event_epochs: int = 150
     n_searched: int = 384
+    finetuned_steps: tuple[int, ...] = (8,)
 
 
-QUICK = Effort(seeds=(0,), steps=(1, 4), n_test=40, n_chip=10, n_train=600, epochs=8, event_epochs=5, n_searched=24)
+QUICK = Effort(
+    seeds=(0,),
+    steps=(1, 4),
+    n_test=40,
+    n_chip=10,
+    n_train=600,
+    epochs=8,
+    event_epochs=5,
+    n_searched=24,
+    finetuned_steps=(4,),
+)
 """Shows in under a minute that everything runs; its figures are of hardly trained networks."""
 
 

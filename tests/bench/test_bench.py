@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import torch
 
 from spikeport.deploy.bench import command as bench
 from spikeport.deploy.bench import run as bench_run
-from spikeport.deploy.bench.checks import Check, Summary, check_parity, check_rows, summarize
+from spikeport.deploy.bench.checks import Check, Summary, check_finetuned, check_parity, check_rows, summarize
 from spikeport.deploy.bench.command import Benchmark, bench_command, markdown, tables
 from spikeport.deploy.bench.parity import Parity
 from spikeport.deploy.bench.peers import PEERS
@@ -25,7 +26,7 @@ from spikeport.models.errors import DataError, TargetError
 def row(
     method: str, n_steps: int, spiking: float, *, synops: float = 100.0, task: str = "digits", seed: int = 0
 ) -> Row:
-    return Row(task, seed, method, n_steps, 0.98, spiking, synops, 0.9, synops, 10.0)
+    return Row(task, seed, method, n_steps, 0.98, spiking, synops, 0.9, synops, 10.0, 0.904)
 
 
 def checks(rows: list[Row]) -> dict[str, bool]:
@@ -54,6 +55,16 @@ def test_ours_may_be_a_little_below_the_best(ours: float, is_met: bool) -> None:
 def test_at_four_steps_ours_must_be_above_all(ours: float, is_met: bool) -> None:
     found = checks([row("ours", 4, ours), row("other", 4, 0.9), row("sinabs from_model", 4, 0.5)])
     assert found["above all others at 4 steps"] is is_met
+
+
+@pytest.mark.parametrize(("spiking", "is_met"), [(0.97, True), (0.969, False)])
+def test_a_finetuned_net_is_compared_with_its_cnn_and_the_chip_with_it(spiking: float, is_met: bool) -> None:
+    of_net, of_chip = check_finetuned([row("ours", 8, spiking), row("ours", 8, spiking, seed=1)], "ours")
+    assert of_net.is_met is is_met
+    assert of_chip.is_met
+    far = dataclasses.replace(row("ours", 8, spiking), on_chip_samples=0.906)
+    assert not check_finetuned([far], "ours")[1].is_met
+    assert check_finetuned([dataclasses.replace(far, chip=None)], "other") == ()
 
 
 @pytest.mark.parametrize(("cheap", "is_met"), [(60.0, True), (71.0, False)])
