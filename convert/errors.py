@@ -4,7 +4,8 @@
     ├── UnsupportedLayerError  (ValueError)  nodes that have no spiking counterpart here; all of them at once
     ├── CaptureError           (ValueError)  a module that cannot be traced or run on the given input shape
     ├── WeightValueError       (ValueError)  weights, biases or activations that are not finite
-    ├── CalibrationError       (ValueError)  calibration data that cannot set the scales
+    ├── CalibrationError       (ValueError)  a wish for scales or a search that makes no sense
+    │   └── CalibrationDataError (ValueError)  calibration data that cannot set the scales
     ├── InvalidNetError        (ValueError)  a record that breaks the rules of ``SpikingNet``
     ├── InputError             (ValueError)  a raster or recording that does not match the net
     ├── NetFileError           (ValueError)  a file that is no spiking net, or a damaged one
@@ -53,7 +54,13 @@ class WeightValueError(ConvertError, ValueError):
 
 
 class CalibrationError(ConvertError, ValueError):
-    """Calibration data of the wrong shape, or on which a layer stays silent."""
+    """Settings of scales or of a search that make no sense."""
+
+
+class CalibrationDataError(CalibrationError):
+    """Calibration data of the wrong shape, a single sample, or data on which a layer stays silent."""
+
+    exit_code = 6
 
 
 class InvalidNetError(ConvertError, ValueError):

@@ -15,7 +15,7 @@ from spikeport.models.arrays import ArrayRecord
 from spikeport.models.events import Events
 
 from .capture import capture
-from .errors import CalibrationError, InputError
+from .errors import CalibrationDataError, InputError
 from .evaluate import module_outputs
 from .geometry import Shape3
 from .graph import Graph, Input
@@ -116,7 +116,7 @@ def parse_bound(text: str) -> float | None:
 def read_calibration(data: str, shape: Shape3) -> Calibration:
     """Return the calibration data of a spec: an .npz with 'frames', or recordings, summed over their whole length.
 
-    Raises: CalibrationError where the sensor is not the network's input; the rest as ``open_dataset``.
+    Raises: CalibrationDataError where the sensor is not the network's input; the rest as ``open_dataset``.
     """
     from spikeport.models.data import digits, frames_of, open_dataset
 
@@ -133,7 +133,7 @@ def read_calibration(data: str, shape: Shape3) -> Calibration:
     recordings = found.recordings[:MAX_FRAMES]
     sizes = {recording.sensor_size for recording in recordings}
     if sizes != {shape[1:]}:
-        raise CalibrationError(
+        raise CalibrationDataError(
             f"calibration data '{data}': expected a sensor of {shape[1]}x{shape[2]} as the CNN's input, found "
             f"{', '.join('x'.join(map(str, size)) for size in sorted(sizes))}. "
             "Try data of the sensor that it was trained on."

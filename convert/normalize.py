@@ -10,10 +10,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .equalize import equalized_gains
-from .errors import CalibrationError, WeightValueError
+from .errors import CalibrationDataError, CalibrationError, WeightValueError
 from .graph import Graph, Input
 from .shares import cost_shares
 from .thresholds import Activations, balanced_scales, mse_scales, observe, percentile_scales
+
+_FEWEST = 2
 
 _MAX_RATIO = 16.0
 """Between the scale of a feature and that of its layer: one that hardly ever fires gets no gain without bounds."""
@@ -74,20 +76,26 @@ _CHOICES = {
 def calibration_batch(data: ArrayLike, entry: Input) -> NDArray[np.float32]:
     """Return calibration frames as float32 ``[N, C, H, W]``.
 
-    Raises: CalibrationError for another shape, no frames, or frames that are all zero; WeightValueError for NaN.
+    Raises: CalibrationDataError for another shape, fewer than two frames, or frames that are all zero; WeightValueError
+    for NaN.
     """
     tensor = data.detach().cpu() if hasattr(data, "detach") else data  # a torch tensor, also one that wants a gradient
     frames = np.asarray(tensor, np.float32)
     shapes = {tuple(entry.out_shape), tuple(entry.given_shape)}
     if frames.shape[1:] not in shapes or not len(frames):
-        raise CalibrationError(
+        raise CalibrationDataError(
             f"calibration data: expected frames [N, {', '.join(map(str, entry.given_shape))}], found "
             f"{list(frames.shape)}. Try the frames the CNN was trained on, channels first."
         )
     if not np.isfinite(frames).all():
         raise WeightValueError("calibration data: expected finite numbers, found NaN or infinity. Try other frames.")
     if not frames.any():
-        raise CalibrationError("calibration data: every frame is zero. Try frames that hold events.")
+        raise CalibrationDataError("calibration data: every frame is zero. Try frames that hold events.")
+    if len(frames) < _FEWEST:
+        raise CalibrationDataError(
+            f"calibration data: expected {_FEWEST} samples or more, found {len(frames)}: its scales fit no other. "
+            "Try a hundred, such as a folder of recordings."
+        )
     return frames.reshape(len(frames), *entry.out_shape)
 
 
@@ -107,7 +115,7 @@ def gains_of(graph: Graph, found: Mapping[str, Activations], scaling: Scaling) -
     """
     silent = {name: activations.n_frames for name, activations in found.items() if activations.is_silent}
     if silent:
-        raise CalibrationError(
+        raise CalibrationDataError(
             f"layers that stay silent on all {max(silent.values())} calibration frames: {', '.join(silent)}. "
             "Try more frames, or look whether training left these layers dead."
         )

@@ -18,6 +18,7 @@ from spikeport.convert import simulate
 from spikeport.convert.errors import UnsupportedLayerError
 from spikeport.convert.exchange.nir_in import load_nir, read_nir
 from spikeport.convert.exchange.nir_out import nir_bytes, save_nir
+from spikeport.convert.geometry import pooled
 from spikeport.convert.types import INPUT, Edge, SpikingLayer, SpikingNet, chain
 
 from .frameworks import peer, quiet
@@ -73,7 +74,8 @@ def test_a_file_without_our_metadata_gives_the_same_spikes(tmp_path: Path, seed:
     net = dataclasses.replace(
         net, layers=tuple(dataclasses.replace(layer, v_min=None, v_init=None) for layer in net.layers)
     )
-    assume(len({edge.feature_shift for edge in net.edges if edge.target is None}) == 1)
+    ends = [edge for edge in net.edges if edge.target is None]
+    assume(len({(edge.feature_shift, pooled(net.source_shape(edge), edge.pool)) for edge in ends}) == 1)
     assume(net.output_shape is not None)
     save_nir(net, tmp_path / "net.nir")
     with h5py.File(tmp_path / "net.nir", "r+") as file:
