@@ -114,6 +114,32 @@ def simulate_events(net: SpikingNet, events: Events, *, dt_us: int = STEP_US) ->
     return simulate(net, events.from_zero().to_raster(dt_us, merge_polarity=net.input_shape[0] == 1), dt_us=dt_us)
 
 
+def currents(layer: SpikingLayer, arriving: NDArray[np.float32]) -> torch.Tensor:
+    """Return what a layer adds to its potentials in each step.
+
+    Shapes: ``arriving`` ``[T, B, C, H, W]`` to ``[B, T, F, H, W]``.
+    """
+    import torch
+
+    with torch.no_grad():
+        return _convolved(layer, torch.from_numpy(np.ascontiguousarray(arriving.swapaxes(0, 1))))
+
+
+def fire(layer: SpikingLayer, current: torch.Tensor) -> NDArray[np.float32]:
+    """Return the spikes of a layer for its ``currents``, from its ``v_init`` on.
+
+    Shapes: ``[B, T, F, H, W]`` to ``[T, B, F, H, W]``.
+    Law: equal to those of ``simulate``.
+    """
+    import sinabs.layers as sl
+    import torch
+
+    neurons = sl.IAF(**_iaf_settings(layer))
+    _start(neurons, layer, len(current))
+    with torch.no_grad():
+        return np.asarray(neurons(current).transpose(0, 1).round().numpy())
+
+
 def _checked_raster(net: SpikingNet, raster: ArrayLike) -> NDArray[Any]:
     array = np.asarray(raster)
     batch = array[:, None] if array.ndim == 4 else array

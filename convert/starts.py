@@ -12,8 +12,8 @@ from .evaluate import evaluate
 from .graph import Conv, Graph
 from .normalize import Scaling
 from .rasters import arriving, spread
-from .simulate import simulate
-from .types import INPUT, SpikingLayer, SpikingNet, chain
+from .simulate import currents, fire
+from .types import INPUT, SpikingLayer, SpikingNet
 
 _CELLS = 4_000_000
 """Neuron steps of the largest layer that calibration simulates at once: it takes fewer frames where there are more."""
@@ -92,11 +92,12 @@ def _started(
     """Return the layer with its best start, and its spikes ``[T, B, F, H, W]``."""
     least = np.inf
     chosen, emitted = layer, arriving
+    current = currents(layer, arriving)
     for share in (0.0, 0.5):
         start = np.full(layer.out_shape, share * layer.threshold, np.float32)
         for _ in range(_ROUNDS):
             tried = dataclasses.replace(layer, v_init=start)
-            spikes = _spikes(tried, arriving)
+            spikes = fire(tried, current)
             missing = wanted - spikes.sum(axis=0)
             error = float(np.abs(missing).mean())
             if error < least:
@@ -109,9 +110,3 @@ def _within(start: NDArray[np.float32], layer: SpikingLayer) -> NDArray[np.float
     """Return potentials within what a neuron can have between two events."""
     below = np.nextafter(np.float32(layer.threshold), np.float32(0))
     return np.clip(start, -layer.threshold if layer.v_min is None else layer.v_min, below).astype(np.float32)
-
-
-def _spikes(layer: SpikingLayer, arriving: NDArray[np.float32]) -> NDArray[np.float32]:
-    alone = chain((layer,), ((1, 1), (1, 1)), layer.in_shape)
-    (spikes,) = simulate(alone, arriving, record="all").spikes or ()
-    return spikes.astype(np.float32)

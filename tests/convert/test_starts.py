@@ -18,7 +18,7 @@ from spikeport.convert.evaluate import evaluate
 from spikeport.convert.normalize import Scaling
 from spikeport.convert.pipeline import convert
 from spikeport.convert.rasters import spread
-from spikeport.convert.simulate import simulate
+from spikeport.convert.simulate import currents, fire, simulate
 from spikeport.convert.starts import calibrated_start
 from spikeport.convert.types import Conversion, SpikingNet
 
@@ -146,7 +146,7 @@ def test_branches_are_calibrated_by_the_spikes_that_really_arrive() -> None:
     assert trace.spikes is not None
     live |= {index: spikes.astype(np.float32) for index, spikes in enumerate(trace.spikes)}
     for index, layer in enumerate(conversion.net.layers):
-        again = starts._spikes(layer, rasters.arriving(conversion.net, index, live))
+        again = fire(layer, currents(layer, rasters.arriving(conversion.net, index, live)))
         np.testing.assert_array_equal(again, live[index])
     net = calibrated_start(conversion.net, conversion.scaled, raster=raster)
     assert sum(errors(conversion, net, raster)) < sum(errors(conversion, conversion.net, raster))
