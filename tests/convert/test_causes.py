@@ -34,7 +34,7 @@ from .faults import (
 
 N_STEPS = 8
 INDICES = range(3)
-FEW, MANY = range(2), range(2, 12)
+FEW, MANY = range(1), range(1, 12)
 
 Raster = NDArray[np.float32]
 

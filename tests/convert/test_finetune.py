@@ -53,14 +53,6 @@ def make_recordings(n: int, seed: int = 0) -> tuple[list[Events], NDArray[np.int
     return recordings, labels
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> Any:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(scope="module")
 def tuned() -> Finetuned:
     recordings, labels = make_recordings(64)

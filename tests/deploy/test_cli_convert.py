@@ -1,11 +1,10 @@
-"""``spikeport convert`` with everything it takes, in a subprocess: sources, replacements, searches, reports."""
+"""``spikeport convert`` with everything it takes: sources, replacements, searches, reports."""
 
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,8 @@ import pytest
 import torch
 
 from spikeport.convert import load_net, save_nir
+
+from ..invoke import Done, spawn, spikeport  # noqa: TID252
 
 NETS = """
 import torch
@@ -47,13 +48,13 @@ def two():
 """
 
 
-def spikeport(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "spikeport.deploy", *arguments]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300, check=False)
+Start = Callable[..., Done]
+a_process = pytest.param(spawn, marks=[pytest.mark.slow, pytest.mark.timeout(300)])
+in_both_ways = pytest.mark.parametrize("start", [spikeport, a_process])
 
 
-def result(folder: Path, *arguments: str) -> dict[str, Any]:
-    done = spikeport(folder, *arguments, "--json")
+def result(folder: Path, *arguments: str, start: Start = spikeport) -> dict[str, Any]:
+    done = start(*arguments, "--json", cwd=folder)
     assert done.returncode == 0, done.stderr
     found: dict[str, Any] = json.loads(done.stdout)
     return found
@@ -68,14 +69,15 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_a_net_with_branches_converts_plans_and_exports(folder: Path) -> None:
+@in_both_ways
+def test_a_net_with_branches_converts_plans_and_exports(folder: Path, start: Start) -> None:
     shape = ("--input-shape", "2,34,34")
-    found = result(folder, "convert", "nets.py:residual", *shape, "--data", "frames.npz", "--scale", "mse")
+    found = result(folder, "convert", "nets.py:residual", *shape, "--data", "frames.npz", "--scale", "mse", start=start)
     assert {finding["status"] for finding in found["findings"]} <= {"converted", "folded", "passed through"}
     assert [gate["step"] for gate in found["gates"]][-1] == "activations to spike counts"
     assert all(gate["max_error"] < 1e-4 for gate in found["gates"])
-    assert spikeport(folder, "plan", "net.safetensors").returncode in (0, 4)
-    result(folder, "export", "net.safetensors", "net.nir")
+    assert spikeport("plan", "net.safetensors", cwd=folder).returncode in (0, 4)
+    result(folder, "export", "net.safetensors", "net.nir", start=start)
     again = result(folder, "convert", "net.nir", "--out", "again.safetensors")
     assert again["n_layers"] == found["n_layers"]
     assert load_net(folder / "again.safetensors").same(load_net(folder / "net.safetensors"))
@@ -83,25 +85,26 @@ def test_a_net_with_branches_converts_plans_and_exports(folder: Path) -> None:
 
 def test_layers_that_cannot_spike_are_refused_with_the_replacement_and_replaced_when_asked(folder: Path) -> None:
     call = ("convert", "nets.py:pooled", "--input-shape", "1,8,8", "--data", "small.npz")
-    refused = spikeport(folder, *call)
+    refused = spikeport(*call, cwd=folder)
     assert refused.returncode == 3
     assert "maxpool=avgpool" in refused.stderr
     assert "softmax=identity" in refused.stderr
     assert not (folder / "net.safetensors").exists()
-    half = spikeport(folder, *call, "--replace", "maxpool=avgpool")
+    half = spikeport(*call, "--replace", "maxpool=avgpool", cwd=folder)
     assert half.returncode == 3
     assert "Softmax" in half.stderr
     found = result(folder, *call, "--replace", "maxpool=avgpool,softmax=identity")
     assert [finding["status"] for finding in found["findings"]].count("replaced") == 2
     assert 0 <= found["replacement"]["argmax_agreement"] <= 1
-    shown = spikeport(folder, *call, "--replace", "maxpool=avgpool,softmax=identity")
+    shown = spikeport(*call, "--replace", "maxpool=avgpool,softmax=identity", cwd=folder)
     assert "the same class as before on" in shown.stdout
-    wrong = spikeport(folder, *call, "--replace", "maxpool=magic")
+    wrong = spikeport(*call, "--replace", "maxpool=magic", cwd=folder)
     assert wrong.returncode == 2
     assert "maxpool=avgpool" in wrong.stderr
 
 
-def test_onnx_and_pt2_files_give_the_net_of_the_module(folder: Path) -> None:
+@in_both_ways
+def test_onnx_and_pt2_files_give_the_net_of_the_module(folder: Path, start: Start) -> None:
     torch.manual_seed(0)
     module = torch.nn.Sequential(
         torch.nn.Conv2d(1, 3, 3), torch.nn.ReLU(), torch.nn.AvgPool2d(2), torch.nn.Flatten(), torch.nn.Linear(27, 4)
@@ -114,7 +117,7 @@ def test_onnx_and_pt2_files_give_the_net_of_the_module(folder: Path) -> None:
     torch.export.save(program, folder / "net.pt2")
     hashes = set()
     for source in ("net.onnx", "net.pt2"):
-        found = result(folder, "convert", source, "--data", "small.npz", "--out", f"{source}.safetensors")
+        found = result(folder, "convert", source, "--data", "small.npz", "--out", f"{source}.safetensors", start=start)
         net = load_net(folder / f"{source}.safetensors")
         hashes.add(tuple(layer.weight.tobytes() for layer in net.layers))
         assert found["n_layers"] == 2
@@ -128,7 +131,7 @@ def test_diagnosis_and_report_of_a_conversion(folder: Path) -> None:
     page = (folder / "page.html").read_text()
     assert "<svg" in page
     assert "stem" in page
-    dry = spikeport(folder, *call, "--report", "dry.html", "--out", "dry.safetensors", "--dry-run")
+    dry = spikeport(*call, "--report", "dry.html", "--out", "dry.safetensors", "--dry-run", cwd=folder)
     assert dry.returncode == 0
     assert not (folder / "dry.html").exists()
     assert not (folder / "dry.safetensors").exists()
@@ -137,10 +140,10 @@ def test_diagnosis_and_report_of_a_conversion(folder: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_auto_searches_within_a_budget_and_prints_what_it_tried(folder: Path) -> None:
-    trained = spikeport(folder, "train", "digits", "--epochs", "4", "--out", "weights.safetensors")
+    trained = spawn("train", "digits", "--epochs", "4", "--out", "weights.safetensors", cwd=folder)
     assert trained.returncode == 0, trained.stderr
     call = ("convert", "digits", "--weights", "weights.safetensors", "--data", "digits", "--scale", "auto")
-    found = result(folder, *call, "--budget", "3000000")
+    found = result(folder, *call, "--budget", "3000000", start=spawn)
     search = found["search"]
     assert search["best"]["synops_per_sample"] <= 3_000_000
     assert len(search["trials"]) > 10
@@ -148,6 +151,8 @@ def test_auto_searches_within_a_budget_and_prints_what_it_tried(folder: Path) ->
     on_chip = result(folder, *call, "--objective", "chip")
     assert on_chip["search"]["best"]["accuracy"] > 0.3
 
+
+_POOLED = ("--input-shape", "1,8,8", "--replace", "maxpool=avgpool,softmax=identity")
 
 BAD = {
     "auto without data": (("convert", "digits", "--scale", "auto"), 2, "expected calibration data"),
@@ -168,10 +173,17 @@ BAD = {
     "damaged pt2": (("convert", "bad.pt2"), 6, "bad.pt2"),
     "wrong shape": (
         ("convert", "nets.py:residual", "--input-shape", "2,34,34", "--data", "small.npz"),
-        2,
+        6,
         "expected frames",
     ),
-    "zeros": (("convert", "nets.py:pooled", "--input-shape", "1,8,8", "--data", "zeros.npz"), None, ""),
+    **{
+        what: (("convert", "nets.py:pooled", *_POOLED, "--data", f"{what}.npz"), 6, text)
+        for what, text in (
+            ("zeros", "every frame is zero"),
+            ("nan", "found NaN"),
+            ("one", "2 samples or more, found 1"),
+        )
+    },
 }
 
 
@@ -180,11 +192,12 @@ def test_bad_input_is_named_and_nothing_is_written(folder: Path, name: str) -> N
     for suffix in ("onnx", "nir", "pt2"):
         (folder / f"bad.{suffix}").write_bytes(b"\x89HDF\r\n\x1a\nPK\x03\x04" * 9)
     torch.save(torch.nn.ReLU(), folder / "some.pt")
-    np.savez(folder / "zeros.npz", frames=np.zeros((4, 1, 8, 8), np.float32))
+    for what, frames in (("zeros", np.zeros(4)), ("nan", np.full(4, np.nan)), ("one", np.ones(1))):
+        np.savez(folder / f"{what}.npz", frames=np.broadcast_to(frames.reshape(-1, 1, 1, 1), (len(frames), 1, 8, 8)))
     before = sorted(path.name for path in folder.iterdir())
     arguments, code, text = BAD[name]
-    done = spikeport(folder, *arguments)
-    assert done.returncode == code if code is not None else done.returncode in (2, 3)
+    done = spikeport(*arguments, cwd=folder)
+    assert done.returncode == code, done.stderr
     assert text in done.stderr
     assert "Traceback" not in done.stderr
     assert sorted(path.name for path in folder.iterdir() if path.name != "__pycache__") == before

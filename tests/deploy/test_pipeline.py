@@ -12,7 +12,7 @@ import pytest
 
 from spikeport.convert import simulate
 from spikeport.convert.store import save_net
-from spikeport.deploy.artifact import load_program, program_hash
+from spikeport.deploy.artifact import load_program, program_hash, save_program
 from spikeport.deploy.emulator import Emulator
 from spikeport.deploy.errors import ChipNameError, DeviceError, DoesNotFitError, LayerOrderError, MonitorError
 from spikeport.deploy.pipeline import compile_program, run
@@ -94,16 +94,15 @@ save_program(compile_program(load_net("net.spikeport"), monitor="all"), "program
 
 
 def test_two_builds_in_different_folders_and_processes_have_the_same_bytes(tmp_path: Path) -> None:
-    built = []
-    for name in ("here", "elsewhere/deep"):
-        folder = tmp_path / name
-        folder.mkdir(parents=True)
-        save_net(branch_net(), folder / "net.spikeport")
-        subprocess.run([sys.executable, "-c", BUILD], cwd=folder, check=True)
-        built.append(folder / "program.spikeport")
-    assert built[0].read_bytes() == built[1].read_bytes()
-    assert program_hash(load_program(built[0])) == program_hash(compile_program(branch_net(), monitor="all"))
-    assert str(tmp_path).encode() not in built[0].read_bytes()
+    folder = tmp_path / "elsewhere" / "deep"
+    folder.mkdir(parents=True)
+    save_net(branch_net(), folder / "net.spikeport")
+    subprocess.run([sys.executable, "-c", BUILD], cwd=folder, check=True)
+    there, here = folder / "program.spikeport", tmp_path / "program.spikeport"
+    save_program(compile_program(branch_net(), monitor="all"), here)
+    assert here.read_bytes() == there.read_bytes()
+    assert program_hash(load_program(there)) == program_hash(load_program(here))
+    assert str(tmp_path).encode() not in here.read_bytes()
 
 
 @pytest.mark.parametrize("net", [digits_net(), branch_net()])

