@@ -29,7 +29,7 @@ test: $(VENV)/ready-test
 	$(RUN) ruff check --quiet .
 	$(RUN) mypy
 	$(VENV)/bin/lint-imports --no-logo
-	$(RUN) pytest
+	$(RUN) pytest -n auto --dist loadfile
 
 $(VENV)/ready-demo: $(VENV)/bin/python
 	@echo 'Installing spikeport and what it needs into $(VENV) (a few minutes the first time) ...'
