@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from .geometry import Pair, Window
 from .graph import Add, AvgPool, BatchNorm, Concat, Conv, Graph, Input, Linear, Node, Relu, SumPool
-from .kernels import dense
+from .kernels import dense, dense_kernel
 
 Notes = dict[str, str]
 
@@ -256,6 +256,59 @@ def _concatenated(sources: list[str], graph: Graph, name: str) -> tuple[str, tup
     shapes = [graph[source].out_shape for source in sources]
     shape = (sum(shape[0] for shape in shapes), *shapes[0][1:])
     return name, (Concat(name, "inputs side by side", tuple(sources), shape),)
+
+
+def bank_branches(graph: Graph, notes: Notes) -> Graph:
+    """Return the graph in which branches behind average pools of different areas are concatenated, no longer added.
+
+    A sum of spikes makes its branches agree on how many spikes stand for 1, and a pool of area 4 asks for a quarter of
+    them. Side by side each branch keeps its own: the convolution behind reads it by weights of its own, the same ones
+    but for the area. That takes as many times the weights as there are branches, so equal pools stay added.
+    Law: the output is the same.
+    """
+    for node in graph:
+        areas = [_pool_areas(name, graph) for name in node.inputs] if isinstance(node, Add) else []
+        readers = _weights_behind(node.name, graph) if any(area != areas[0] for area in areas) else None
+        if readers is not None:
+            graph = _side_by_side(graph[node.name], readers, graph)
+            notes[node.name] = "side by side instead, because their average pools differ: each has weights of its own"
+    return graph
+
+
+def _pool_areas(name: str, graph: Graph) -> frozenset[int]:
+    """Return the areas of the average pools between a value and the neurons or the input that it comes from."""
+    node = graph[name]
+    if isinstance(node, (Conv, Input)):
+        return frozenset({1})
+    area = node.kernel[0] * node.kernel[1] if isinstance(node, AvgPool) else 1
+    return frozenset(area * behind for source in node.inputs for behind in _pool_areas(source, graph))
+
+
+def _weights_behind(name: str, graph: Graph) -> list[Node] | None:
+    """Return pools and convolutions that a value reaches, or None where it reaches anything else, or the output."""
+    found: list[Node] = []
+    waiting = [name]
+    while waiting:
+        reached = waiting.pop()
+        readers = graph.consumers(reached)
+        if reached == graph.output or not all(isinstance(node, (Conv, AvgPool, SumPool)) for node in readers):
+            return None
+        found += readers
+        waiting += [node.name for node in readers if not isinstance(node, Conv)]
+    return found
+
+
+def _side_by_side(add: Node, readers: list[Node], graph: Graph) -> Graph:
+    n_banks = len(add.inputs)
+    wide = (n_banks * add.out_shape[0], *add.out_shape[1:])
+    graph = graph.put(Concat(add.name, add.label, add.inputs, wide))
+    for node in readers:
+        if isinstance(node, Conv):
+            weight = dense_kernel(node.weight, groups=node.groups)
+            graph = graph.replaced(node.name, weight=np.concatenate([weight] * n_banks, axis=1), groups=1)
+        else:
+            graph = graph.replaced(node.name, out_shape=(wide[0], *node.out_shape[1:]))
+    return graph
 
 
 def _from_neurons(name: str, graph: Graph, notes: Notes) -> Graph:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from .branches import is_signed, merge_branches, push_up_concats
+from .branches import bank_branches, is_signed, merge_branches, push_up_concats
 from .errors import UnsupportedLayerError
 from .graph import (
     Add,
@@ -278,4 +278,5 @@ _REWRITES: Mapping[str, Callable[[Graph, Notes], Graph]] = {
     "overlapping pools as layers": _pools_to_layers,
     "branches into one layer": merge_branches,
     "norms behind sums into weights": _fold_batchnorms,
+    "branches behind different pools side by side": bank_branches,
 }

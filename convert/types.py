@@ -154,6 +154,9 @@ class SpikingNet(ArrayRecord):
             rule = f"expected a pool of 1 or more and a shift of 0 or more, found {edge.pool} and {edge.feature_shift}"
             return [f"edge {edge.source} -> {edge.target}: {rule}. Try Edge({edge.source}, {edge.target})."]
         arriving = pooled(self.source_shape(edge), edge.pool)
+        if min(arriving[1:]) < 1:
+            rule = f"expected a pool that fits the map, found {edge.pool} on {self.source_shape(edge)}"
+            return [f"edge {edge.source} -> {edge.target}: {rule}. Try a smaller pool."]
         if edge.target is None:
             return []
         wanted = self.layers[edge.target].in_shape
