@@ -9,11 +9,12 @@ from spikeport.convert.geometry import Pair
 from spikeport.convert.kernels import dense_kernel
 from spikeport.convert.types import INPUT, Edge
 
+from .chips import chip
 from .errors import InvalidProgramError, MonitorError
 from .place import Placement
-from .types import CoreProgram, Destination, DvsConfig, IntegerNet, Program
+from .types import CoreProgram, Destination, DvsConfig, IntegerNet, Program, ReadoutConfig
 
-Monitor = Literal["all"] | Sequence[str] | None
+Monitor = Literal["all", "readout"] | Sequence[str] | None
 
 
 def assemble(
@@ -21,7 +22,9 @@ def assemble(
 ) -> Program:
     """Return the program: what each core is loaded with, in network order, and how spikes go from one to the next.
 
-    ``monitor`` names the layers whose spikes leave the chip; None means those of the output, 'all' means all.
+    ``monitor`` names the layers whose spikes leave the chip; None means those of the output, 'all' means all, 'readout'
+    none: the readout block reads the output layers, which ``plan(net, readout=True)`` widens for it. The input stage
+    merges polarities for one channel and pools as the input edges do; ``with_dvs`` gives it more to do.
     Law: each edge of the net becomes one destination (None behind the output) with its pool and shift, or an entry;
     groups and dilation become zeros in the weights.
     Raises: MonitorError for names that the net does not have; InvalidProgramError where the layers have no placement,
@@ -62,7 +65,8 @@ def assemble(
         )
     entry, pool = _entry(net, cores)
     dvs = DvsConfig(net.input_shape, merge=net.input_shape[0] == 1, pool=pool)
-    return Program(placement.chip, tuple(programs), entry, dvs, provenance or {})
+    readout = ReadoutConfig(chip(placement.chip).limits.readout_step) if monitor == "readout" else None
+    return Program(placement.chip, tuple(programs), entry, dvs, provenance or {}, readout=readout)
 
 
 def check_monitor(net: IntegerNet, monitor: Monitor) -> frozenset[str]:
@@ -74,11 +78,11 @@ def check_monitor(net: IntegerNet, monitor: Monitor) -> frozenset[str]:
     if monitor is None:
         return frozenset(names[edge.source] for edge in net.edges if edge.target is None and edge.source != INPUT)
     if isinstance(monitor, str):
-        if monitor != "all":
+        if monitor not in ("all", "readout"):
             raise MonitorError(
-                f"monitor: expected None, 'all' or a list of layers, found {monitor!r}. Try [{monitor!r}]."
+                f"monitor: expected None, 'all', 'readout' or a list of layers, found {monitor!r}. Try [{monitor!r}]."
             )
-        return frozenset(names)
+        return frozenset(names if monitor == "all" else ())
     if unknown := [name for name in monitor if name not in names]:
         raise MonitorError(f"monitor: expected layers of {names}, found {unknown}. Try 'all' for all of them.")
     return frozenset(monitor)

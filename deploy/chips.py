@@ -21,8 +21,8 @@ class Core:
 
     Units: ``kernel_words`` of 8 bits, ``neuron_words`` and ``bias_words`` of 16 bits.
     ``in_order`` is False where pipelines run in parallel: the order of spikes is not reproducible, and the last spike
-    of a finite input may stay inside until a later event pushes it out. ``leak_safe`` is False where an erratum
-    declares the bias (leak) unusable.
+    of a finite input may stay inside until a later event pushes it out; ``throughput`` is relative to a core of one
+    pipeline. ``leak_safe`` is False where an erratum declares the bias (leak) unusable.
     """
 
     core: int
@@ -31,6 +31,7 @@ class Core:
     bias_words: int
     in_order: bool = True
     leak_safe: bool = True
+    throughput: float = 1.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +44,10 @@ class Numbers:
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
-    """What one core, or the input stage, can be configured to; all bounds are inclusive."""
+    """What one core, the input stage or the readout block can be configured to; all bounds are inclusive.
+
+    The readout block takes the features 0, ``readout_step``, 2 ``readout_step`` and so on as its classes.
+    """
 
     kernel_edge: int
     strides: tuple[int, ...]
@@ -56,6 +60,8 @@ class Limits:
     entries: int
     input_pools: tuple[int, ...]
     input_channels: tuple[int, ...]
+    readout_classes: int
+    readout_step: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,13 +99,16 @@ _LIMITS = Limits(
     entries=2,  # SAM, SIN: two destination registers of the input stage
     input_pools=(1, 2, 4),  # SAM: each axis its own
     input_channels=(1, 2),  # SAM, SIN: two polarities, or both merged into one
+    readout_classes=15,  # DS: and idle
+    readout_step=4,  # SAM, SIN: erratum of 2e and 2f: feature 0 is class 1, 4 is class 2, 8 is class 3
 )
 
-# Sizes: SIN, DK, DS. Parallel pipelines of cores 0 and 1: SAM, DS. Leak erratum of cores 0 and 1: DS (a notebook and a
-# hardware test of SIN read correct leak on core 0 with small maps, so it is a warning here and no refusal).
+# Sizes: SIN, DK, DS. Parallel pipelines of cores 0 and 1, about 3.5 times and up to twice the throughput: SAM, DS. Leak
+# erratum of cores 0 and 1: DS (a notebook and a hardware test of SIN read correct leak on core 0 with small maps, so it
+# is a warning here and no refusal).
 _CORES = (
-    Core(0, kernel_words=16 * KI, neuron_words=64 * KI, bias_words=KI, in_order=False, leak_safe=False),
-    Core(1, kernel_words=16 * KI, neuron_words=64 * KI, bias_words=KI, in_order=False, leak_safe=False),
+    Core(0, kernel_words=16 * KI, neuron_words=64 * KI, bias_words=KI, in_order=False, leak_safe=False, throughput=3.5),
+    Core(1, kernel_words=16 * KI, neuron_words=64 * KI, bias_words=KI, in_order=False, leak_safe=False, throughput=2.0),
     Core(2, kernel_words=16 * KI, neuron_words=64 * KI, bias_words=KI),
     Core(3, kernel_words=32 * KI, neuron_words=32 * KI, bias_words=KI),
     Core(4, kernel_words=32 * KI, neuron_words=32 * KI, bias_words=KI),

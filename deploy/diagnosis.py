@@ -89,10 +89,11 @@ def diagnose_chip(
 ) -> tuple[CoreDiagnosis, ...]:
     """Return where the emulated chip leaves ``conversion.scaled``, a row per core in network order.
 
-    Each core is judged by the spikes that reach it, as ``diagnose`` judges layers.
+    Each core is judged by the spikes that reach it, as ``diagnose`` judges layers. Relays, which only repeat, are not.
     Raises: RecordingError where there is no recording, or a core has no layer of its name in the conversion.
     """
-    missing = [core.name for core in program.cores if core.name not in conversion.scaled]
+    is_whole = {layer.name for layer in conversion.net.layers} <= {core.name for core in program.cores}
+    missing = [] if is_whole else [core.name for core in program.cores if core.name not in conversion.scaled]
     if missing or not recordings:
         found = f"cores of other layers: {', '.join(missing)}" if missing else "no recording"
         raise RecordingError(
@@ -109,6 +110,7 @@ def _run_cores(
 
     scaled = conversion.scaled
     emulator = Emulator(program, slow_clock_hz=slow_clock_hz)
+    slow_clock_hz = emulator.rate_hz
     outcomes = [emulator.run(events.from_zero()) for events in recordings]
     counts = {core.core: np.stack([outcome.counts[core.core] for outcome in outcomes]) for core in program.cores}
     frames = torch.from_numpy(np.stack([_frame(events, scaled) for events in recordings]))
@@ -117,14 +119,15 @@ def _run_cores(
         relu = next((reader for reader in scaled.consumers(core.name) if isinstance(reader, Relu)), None)
         if relu is not None:
             sent[relu.name] = torch.from_numpy(counts[core.core].astype(np.float32))
-    bare, coarse = _changed(scaled, program)
+    layers = [core for core in program.cores if core.name in scaled]
+    bare, coarse = _changed(scaled, layers)
     asked, unbiased, gridded = (evaluate(graph, frames, known=sent) for graph in (scaled, bare, coarse))
     cores = []
-    for core in program.cores:
+    for core in layers:
         node = scaled[core.name]
         if not isinstance(node, Conv):
             raise RecordingError(f"diagnosis: core {core.core} ('{core.name}') is no convolution of the conversion.")
-        unbound = Emulator(_unbound(program, core), slow_clock_hz=slow_clock_hz)
+        unbound = Emulator(_unbound(program, core), slow_clock_hz=slow_clock_hz or 0)
         free = np.stack([unbound.run(events.from_zero()).counts[core.core] for events in recordings])
         cores.append(
             _Core(
@@ -148,10 +151,10 @@ def _frame(events: Events, scaled: Graph) -> NDArray[np.float32]:
     return np.asarray(raster.sum(axis=0), np.float32)
 
 
-def _changed(scaled: Graph, program: Program) -> tuple[Graph, Graph]:
+def _changed(scaled: Graph, cores: Sequence[CoreProgram]) -> tuple[Graph, Graph]:
     """Return the scaled CNN without biases, and with the weights of the program in its place."""
     bare = coarse = scaled
-    for core in program.cores:
+    for core in cores:
         node = scaled[core.name]
         if isinstance(node, Conv):
             bare = bare.replaced(core.name, bias=None)

@@ -19,7 +19,6 @@ The integer specification. No public text describes the chip bit by bit; the emu
 from __future__ import annotations
 
 import dataclasses
-import math
 import time
 from collections.abc import Iterator
 from typing import Any, Literal, NamedTuple
@@ -30,9 +29,10 @@ from numpy.typing import NDArray
 from spikeport.models.arrays import frozen
 from spikeport.models.events import Events
 
+from .dvs import enter
 from .errors import RecordingError, SettingError
 from .layout import ACCEPTED, DROPPED, NEXT, SYNOPS, TICKS, Int64s, Layout, SpikeBuffer, Stream, lay_out
-from .types import SPIKE, CoreProgram, DvsConfig, Program, Recording
+from .types import SPIKE, CoreProgram, DvsConfig, Program, Recording, is_rate
 
 _NO_TICKS = np.zeros(0, np.int64)
 _FIRST_BUFFER = 1 << 16
@@ -43,17 +43,19 @@ class Emulator:
     """A program ready to run, exact against the integer specification above, with no state kept between runs.
 
     Input: with ``program.dvs.merge``, and for programs of one input channel, every event is feature 0, otherwise its
-    feature is its polarity; coordinates are divided by ``program.dvs.pool``.
+    feature is its polarity; the other stages of ``program.dvs`` follow. What its region leaves out reaches no core and
+    counts as dropped by none.
 
     Order: a spike goes to all its destinations, in their order, before the next spike does, also where two of them are
     the same core.
 
     Leak: ticks come at multiples of ``max(1, round(1e6 / slow_clock_hz))`` microseconds, counted from recording time 0,
     the first one after one period, each before the events of its time. After the last input event no tick comes; all
-    earlier ones reach every core with a bias, busy or silent. Without ``slow_clock_hz`` a bias does nothing.
+    earlier ones reach every core with a bias, busy or silent. ``slow_clock_hz`` of None is the rate that the program
+    carries, 0 is no slow clock; without one a bias does nothing.
 
     Law: going layer by layer over the whole recording, as this does, equals finishing one input event after the other.
-    Raises: SettingError where ``slow_clock_hz`` is no positive number.
+    Raises: SettingError where ``slow_clock_hz`` is neither a positive number nor 0.
     """
 
     program: Program
@@ -63,12 +65,17 @@ class Emulator:
 
     def __post_init__(self) -> None:
         hz = self.slow_clock_hz
-        if hz is not None and not (hz > 0 and math.isfinite(hz) and 1e6 / hz < 2**62):
+        if hz is not None and hz != 0 and not is_rate(hz):
             raise SettingError(
                 f"slow_clock_hz: expected a positive number of ticks per second, found {hz}. "
-                "Try 1000, or None for a chip without a slow clock."
+                "Try 1000, or 0 for a chip without a slow clock."
             )
         object.__setattr__(self, "_layouts", tuple(lay_out(core) for core in self.program.cores))
+
+    @property
+    def rate_hz(self) -> float | None:
+        """Rate of the slow clock, in hertz: as given, or else the program's; None without a slow clock."""
+        return self.program.slow_clock_hz if self.slow_clock_hz is None else self.slow_clock_hz or None
 
     def run(self, events: Events, record: Literal["all"] | None = None) -> Recording:
         """Return what the program does with ``events``, started from its initial states.
@@ -84,17 +91,18 @@ class Emulator:
         if record not in (None, "all"):
             raise SettingError(f"record: expected None (monitored cores) or 'all', found {record!r}.")
         started = time.perf_counter()
-        ticks_due = _ticks_due(events, self.slow_clock_hz)
+        ticks_due = _ticks_due(events, self.rate_hz)
         waiting: dict[int, list[Stream]] = {core.core: [] for core in self.program.cores}
+        entering = enter(events, self.program.dvs)
         for entry in set(self.program.entry):
-            waiting[entry].append(_entering(events, self.program.dvs))
+            waiting[entry].append(entering)
         outcomes: dict[int, _Outcome] = {}
         spikes: dict[int, NDArray[Any]] = {}
         for core, layout in zip(self.program.cores, self._layouts, strict=True):
-            arriving = _merged(waiting.pop(core.core))
+            arriving = merge(waiting.pop(core.core))
             outcome, emitted = _integrated(core, layout, arriving, ticks_due if core.bias is not None else _NO_TICKS)
             outcomes[core.core] = outcome
-            for target, stream in _routed(core, emitted):
+            for target, stream in route(core, emitted):
                 waiting[target].append(stream)
             if core.monitor or record == "all":
                 spikes[core.core] = _stamped(emitted, events)
@@ -119,9 +127,11 @@ class _Outcome(NamedTuple):
 def _check(events: Events, dvs: DvsConfig) -> None:
     problems = []
     if events.sensor_size != dvs.input_shape[1:]:
-        found, expected = ("{}x{}".format(*size) for size in (events.sensor_size, dvs.input_shape[1:]))
+        sizes = (events.sensor_size, dvs.input_shape[1:], dvs.out_shape[1:])
+        found, expected, left = ("{}x{}".format(*size) for size in sizes)
+        stage = "" if left == expected else f", of which {left} reach the net"
         problems.append(
-            f"events: expected a sensor of {expected} (height x width) as the program's input, found {found}. "
+            f"events: expected a sensor of {expected} (height x width) as the program's input{stage}, found {found}. "
             "Try cropping or scaling the recording, or a program compiled for its size."
         )
     if not len(events):
@@ -138,14 +148,7 @@ def _ticks_due(events: Events, slow_clock_hz: float | None) -> Int64s:
     return due
 
 
-def _entering(events: Events, dvs: DvsConfig) -> Stream:
-    is_merged = dvs.merge or dvs.input_shape[0] == 1
-    feature = np.zeros(len(events), np.int64) if is_merged else events.p.astype(np.int64)
-    y, x = events.y.astype(np.int64) // dvs.pool[0], events.x.astype(np.int64) // dvs.pool[1]
-    return Stream(np.arange(len(events), dtype=np.int64), feature, y, x)
-
-
-def _merged(streams: list[Stream]) -> Stream:
+def merge(streams: list[Stream]) -> Stream:
     """Return one stream in order of the causing event, streams in the given order within one event."""
     if len(streams) == 1:
         return streams[0]
@@ -178,7 +181,7 @@ def _integrated(core: CoreProgram, layout: Layout, arriving: Stream, ticks_due: 
     return _Outcome(state, counts, progress), emitted
 
 
-def _routed(core: CoreProgram, spikes: SpikeBuffer) -> Iterator[tuple[int, Stream]]:
+def route(core: CoreProgram, spikes: SpikeBuffer) -> Iterator[tuple[int, Stream]]:
     """Yield each target core with the stream that ``core`` sends it."""
     for target in dict.fromkeys(destination.core for destination in core.destinations):
         if target is None:

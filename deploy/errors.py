@@ -10,6 +10,7 @@
     ├── RecordingError       (ValueError)  events that a program cannot be fed with
     ├── ReportError          (ValueError)  parts of a report that do not belong together
     ├── SettingError         (ValueError)  an option of a run outside its range
+    ├── GoldenError          (ValueError)  a program without golden vectors, or a device with nothing to compare
     └── DeviceError          (OSError)     a device that is unknown, absent or lost
 
 Each class carries ``exit_code``, which is what the command line returns for it.
@@ -58,6 +59,10 @@ class RecordingError(DeployError, ValueError):
 
 class SettingError(DeployError, ValueError):
     """An option of a run, as the slow clock's rate, outside its range."""
+
+
+class GoldenError(DeployError, ValueError):
+    """A program without golden vectors, or a device that gives nothing to compare with them."""
 
 
 class ReportError(DeployError, ValueError):

@@ -13,10 +13,11 @@ from spikeport.models.images import step_events
 
 from .assemble import assemble
 from .chips import chip as chip_named
-from .discretize import discretize
+from .discretize import discretize, fitted_like
 from .emulator import Emulator
 from .place import Placement
 from .readout import classify, count_classes, output_states
+from .relay import with_relays
 from .types import Program
 
 
@@ -47,7 +48,8 @@ def judge_chip(chip: str = "speck2fdevkit", *, slow_clock_hz: float | None = Non
 
 
 def _unplaced(net: SpikingNet, chip: str) -> Program:
-    """Return the program with one core for each layer, however many and large they are."""
+    """Return the program with one core for each layer and relay, however many and large they are."""
+    net = fitted_like(with_relays(net, chip_named(chip).limits)[0], net)
     cores = tuple(range(len(net.layers)))
     return assemble(discretize(net), Placement(chip, cores))
 

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+import sys
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from spikeport.convert.geometry import Pair, Shape3, Window
+from spikeport.convert.geometry import Pair, Shape3, Window, pooled
 from spikeport.convert.types import Edge
 from spikeport.models.arrays import ArrayRecord, frozen
+from spikeport.models.events import Events
 
 from .errors import InvalidProgramError
 
 Reset = Literal["subtract", "zero"]
 INT16 = (-32768, 32767)
+
+Box = tuple[Pair, Pair]
+"""``((top, bottom), (left, right))``, bottom and right outside of it."""
 
 SPIKE = np.dtype([("event", np.int64), ("t_us", np.int64), ("feature", np.int16), ("y", np.int16), ("x", np.int16)])
 """One spike of a recording: index and time of the input event that caused it, and its address before pooling."""
@@ -79,15 +84,60 @@ class Destination:
 
 @dataclasses.dataclass(frozen=True)
 class DvsConfig:
-    """What happens to an input event before it reaches the entry cores.
+    """What happens to an input event before it reaches the entry cores, stage by stage in the order of the fields.
 
-    Shapes: ``input_shape`` is ``(channels, height, width)`` before pooling; ``pool`` is ``(y, x)``.
-    ``merge`` makes every polarity feature 0. Coordinates are divided by ``pool``.
+    ``merge`` makes every polarity feature 0; coordinates are divided by ``pool``; events outside ``crop`` are dropped,
+    and its first row and column become 0; ``mirror`` turns rows (y) or columns (x) around; ``swap`` makes rows columns.
+    Shapes: ``input_shape`` is ``(channels, height, width)`` of the sensor, ``pool`` and ``mirror`` are ``(y, x)``,
+    ``crop`` is ``((top, bottom), (left, right))`` of the map behind the pool, bottom and right outside of it. None is
+    the whole map; rows and columns that fill no window of the pool then go on, except where ``mirror`` needs an edge.
+    Source: merge, pooling, region, mirror, diagonal swap: Speck2e/2et/2f datasheet v1.02, and sinabs 3.1.3.
     """
 
     input_shape: Shape3
     merge: bool = False
     pool: Pair = (1, 1)
+    crop: Box | None = None
+    mirror: tuple[bool, bool] = (False, False)
+    swap: bool = False
+
+    @property
+    def box(self) -> Box:
+        """``((top, bottom), (left, right))`` of the map behind the pool that goes on."""
+        _, height, width = pooled(self.input_shape, self.pool)
+        return self.crop or ((0, height), (0, width))
+
+    @property
+    def out_shape(self) -> Shape3:
+        """``(channels, height, width)`` of what reaches the entry cores."""
+        height, width = (stop - start for start, stop in self.box)
+        channels = 1 if self.merge else self.input_shape[0]
+        return (channels, width, height) if self.swap else (channels, height, width)
+
+    @property
+    def problem(self) -> str | None:
+        """What is wrong with the values in themselves, as a sentence; None where nothing is."""
+        if min(self.pool) < 1 or min(self.input_shape) < 1:
+            return f"dvs: expected a pool and an input shape of 1 or more, found {self}."
+        _, height, width = pooled(self.input_shape, self.pool)
+        if self.crop is not None:
+            (top, bottom), (left, right) = self.crop
+            if not (0 <= top < bottom <= height and 0 <= left < right <= width):
+                return (
+                    f"dvs: crop: expected rows within 0:{height} and columns within 0:{width}, the map behind a pool "
+                    f"of {self.pool[0]}x{self.pool[1]}, found rows {top}:{bottom} and columns {left}:{right}."
+                )
+        return None
+
+
+@dataclasses.dataclass(frozen=True)
+class ReadoutConfig:
+    """The readout block of the chip decides on a class, in place of spikes that leave the output cores.
+
+    Law: class ``i`` is output feature ``i * spacing``; the features between never spike.
+    """
+
+    spacing: int
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -152,10 +202,31 @@ class CoreProgram(ArrayRecord):
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class Golden(ArrayRecord):
+    """What a program did with ``events`` when it was made: what ``verify`` expects of it on any device.
+
+    Shapes: ``spikes`` holds all cores (structured arrays of ``SPIKE``), ``states`` int16 ``[F, H, W]`` after the last
+    event. ``contents`` are hashes of what each core was loaded with.
+    Units: ``slow_clock_hz`` in hertz; 0: no slow clock.
+    """
+
+    name: str
+    events: Events
+    slow_clock_hz: float
+    spikes: Mapping[int, NDArray[Any]]
+    states: Mapping[int, NDArray[np.int16]]
+    contents: Mapping[int, str]
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Program(ArrayRecord):
     """Everything a chip is loaded with: cores in network order, the entry, the input stage.
 
-    ``entry`` holds the ids of the cores that the input feeds; ``provenance`` says what the program was made from.
+    ``entry`` holds the ids of the cores that the input feeds; ``provenance`` says what the program was made from;
+    ``readout`` is None where spikes are counted off the chip; ``golden`` says what it did when it was made, and stays
+    as it is where ``dataclasses.replace`` changes the rest.
+    Units: ``slow_clock_hz`` is the rate at which biases are added wherever the program runs, unless a run says
+    otherwise; None: no slow clock. ``dataclasses.replace(program, slow_clock_hz=1000.0)`` sets it.
     Law: every destination names a later core of the program, or None.
     Raises: InvalidProgramError otherwise.
     """
@@ -165,10 +236,13 @@ class Program(ArrayRecord):
     entry: tuple[int, ...]
     dvs: DvsConfig
     provenance: Mapping[str, Any] = dataclasses.field(default_factory=dict, compare=False)
+    slow_clock_hz: float | None = None
+    readout: ReadoutConfig | None = None
+    golden: Sequence[Golden] = dataclasses.field(default=(), compare=False, repr=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "provenance", MappingProxyType(dict(self.provenance)))
-        problems = list(self._problems())
+        problems = [*self._problems(), *self._setting_problems()]
         if problems:
             raise InvalidProgramError(" ".join(problems))
 
@@ -187,8 +261,23 @@ class Program(ArrayRecord):
                 for target in core.destinations
                 if target.core is not None and target.core not in ids[position + 1 :]
             ]
-        if min(self.dvs.pool) < 1 or min(self.dvs.input_shape) < 1:
-            problems.append(f"dvs: expected a pool and an input shape of 1 or more, found {self.dvs}.")
+        return problems
+
+    def _setting_problems(self) -> list[str]:
+        problems = [] if self.dvs.problem is None else [self.dvs.problem]
+        hz = self.slow_clock_hz
+        if hz is not None and not is_rate(hz):
+            problems.append(f"slow_clock_hz: expected a positive number of ticks per second, or None, found {hz!r}.")
+        if self.readout is not None and self.readout.spacing < 1:
+            problems.append(f"readout: expected a spacing of 1 or more, found {self.readout.spacing}.")
+        elif self.readout is not None:
+            step = self.readout.spacing
+            problems += [
+                f"readout: core {core.core} ('{core.name}'): expected {step} * (n - 1) + 1 features for n classes, "
+                f"found {core.out_shape[0]}."
+                for core in self.cores
+                if (core.out_shape[0] - 1) % step and any(target.core is None for target in core.destinations)
+            ]
         return problems
 
     def core(self, core: int) -> CoreProgram:
@@ -232,6 +321,13 @@ class Violation:
     found: str
     limit: str
     message: str
+
+
+def is_rate(hz: object) -> bool:
+    """Return whether a value is a number of slow-clock ticks per second: positive, and not so slow that none comes."""
+    if isinstance(hz, bool) or not isinstance(hz, (int, float)):
+        return False
+    return 1e6 / 2**62 < hz <= sys.float_info.max
 
 
 def _freeze_tensors(layer: IntegerLayer | CoreProgram) -> None:

@@ -8,8 +8,13 @@ from __future__ import annotations
 
 import dataclasses
 
-from spikeport.deploy.types import CoreProgram, Program
+import numpy as np
+
+from spikeport.convert.types import INPUT
+from spikeport.deploy.types import CoreProgram, DvsConfig, IntegerNet, Program
 from spikeport.models.events import Events
+
+from .programs import make_core
 
 Spike = tuple[int, int, int, int, int]
 """Index and time of the causing input event, feature, row, column."""
@@ -82,17 +87,16 @@ def run_reference(program: Program, events: Events, slow_clock_hz: float | None 
     cores = {core.core: ReferenceCore(core) for core in program.cores}
     period = None if slow_clock_hz is None else max(1, round(1e6 / slow_clock_hz))
     next_tick = period
-    merges = program.dvs.merge or program.dvs.input_shape[0] == 1
     columns = (events.t_us.tolist(), events.p.tolist(), events.y.tolist(), events.x.tolist())
     for index, (t, p, y, x) in enumerate(zip(*columns, strict=True)):
         while period is not None and next_tick is not None and next_tick <= t:
             for core in cores.values():
                 core.tick()
             next_tick += period
-        address = (0 if merges else p, y // program.dvs.pool[0], x // program.dvs.pool[1])
+        address = through_dvs((p, y, x), program.dvs)
         emitted: dict[int, list[Spike]] = {}
         for core_id, core in cores.items():
-            emitted[core_id] = core.take((index, t), address) if core_id in program.entry else []
+            emitted[core_id] = core.take((index, t), address) if address and core_id in program.entry else []
             for source_id, source in list(cores.items()):
                 if source_id == core_id:
                     break
@@ -101,4 +105,50 @@ def run_reference(program: Program, events: Events, slow_clock_hz: float | None 
                         if destination.core == core_id:
                             pool, shift = destination.pool, destination.feature_shift
                             emitted[core_id] += core.take((index, t), (f + shift, v // pool, u // pool))
+    return cores
+
+
+def through_dvs(event: tuple[int, int, int], dvs: DvsConfig) -> tuple[int, int, int] | None:
+    """Return the address of an event behind the input stage, None where it is cropped away."""
+    p, y, x = event
+    if dvs.merge or dvs.input_shape[0] == 1:
+        p = 0
+    y, x = y // dvs.pool[0], x // dvs.pool[1]
+    if dvs.crop is not None:
+        (top, bottom), (left, right) = dvs.crop
+        if not (top <= y < bottom and left <= x < right):
+            return None
+        y, x, height, width = y - top, x - left, bottom - top, right - left
+    else:
+        height, width = dvs.input_shape[1] // dvs.pool[0], dvs.input_shape[2] // dvs.pool[1]
+    if dvs.mirror[0]:
+        if y >= height:
+            return None
+        y = height - 1 - y
+    if dvs.mirror[1]:
+        if x >= width:
+            return None
+        x = width - 1 - x
+    return (p, x, y) if dvs.swap else (p, y, x)
+
+
+def run_net(net: IntegerNet, events: Events) -> list[ReferenceCore]:
+    """Return what the layers of a dense net do, with any number of ways from a layer or the input to others."""
+    cores = []
+    for index, layer in enumerate(net.layers):
+        fields = ("name", "weight", "bias", "threshold_high", "threshold_low", "reset", "initial_state")
+        steps = ("in_shape", "stride", "padding")
+        cores.append(ReferenceCore(make_core(index, **{name: getattr(layer, name) for name in (*fields, *steps)})))
+    features = np.zeros(len(events), int) if net.input_shape[0] == 1 else events.p
+    columns = (events.t_us.tolist(), features.tolist(), events.y.tolist(), events.x.tolist())
+    for number, (t, f, y, x) in enumerate(zip(*columns, strict=True)):
+        emitted: dict[int, list[Spike]] = {INPUT: [(number, t, f, y, x)]}
+        for index, core in enumerate(cores):
+            emitted[index] = []
+            for source in range(INPUT, index):
+                ways = [edge for edge in net.edges if (edge.source, edge.target) == (source, index)]
+                for _, _, c, v, u in emitted[source]:
+                    for way in ways:
+                        address = (c + way.feature_shift, v // way.pool[0], u // way.pool[1])
+                        emitted[index] += core.take((number, t), address)
     return cores

@@ -62,6 +62,39 @@ def test_an_intact_program_is_healthy_on_every_core(seed: int, bias: bool) -> No
     assert all(0.8 < row.slope < 1.1 for row in rows)
 
 
+class Branches(torch.nn.Module):
+    """A layer that feeds three others, which needs a relay on the chip."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = torch.nn.Conv2d(2, 4, 3, bias=False)
+        self.branches = torch.nn.ModuleList(torch.nn.Conv2d(4, 2, 1, bias=False) for _ in range(3))
+        self.last = torch.nn.Conv2d(6, 3, 3, bias=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        stem = torch.relu(self.stem(x))
+        joined = torch.cat([torch.relu(branch(stem)) for branch in self.branches], 1)
+        return torch.relu(self.last(joined))
+
+
+def test_relays_are_no_layers_and_are_left_out() -> None:
+    torch.manual_seed(0)
+    raster = moving_raster(0)
+    conversion = converted(Branches(), raster)
+    program = program_of(conversion)
+    assert "stem.relay" in [core.name for core in program.cores]
+    rows = diagnose_chip(conversion, program, recordings(raster))
+    assert [row.name for row in rows] == [layer.name for layer in conversion.net.layers]
+
+
+def test_the_rate_of_the_program_counts_where_none_is_given() -> None:
+    raster = moving_raster(0)
+    conversion = converted(small_cnn(0, bias=True), raster)
+    clocked = dataclasses.replace(program_of(conversion), slow_clock_hz=1e6 / STEP_US)
+    rows = diagnose_chip(conversion, clocked, recordings(raster))
+    assert rows == diagnose_chip(conversion, program_of(conversion), recordings(raster), slow_clock_hz=1e6 / STEP_US)
+
+
 def test_a_layer_that_fires_more_than_its_events_allow_clips_on_the_chip() -> None:
     raster = moving_raster(0)
     conversion = overdriven(converted(small_cnn(0), raster), 0, raster)

@@ -17,6 +17,7 @@ from numpy.testing import assert_array_equal
 
 from spikeport.convert.geometry import fan_out
 from spikeport.deploy import emulator as emulator_module
+from spikeport.deploy import pipeline
 from spikeport.deploy.emulator import Emulator
 from spikeport.deploy.errors import InvalidProgramError, RecordingError, SettingError
 from spikeport.deploy.readout import classify, count_classes
@@ -261,12 +262,25 @@ def test_names_both_problems_of_a_recording() -> None:
         Emulator(one_core()).run(at_origin([], sensor=(2, 3)))
 
 
-@pytest.mark.parametrize("hz", [0, -1.0, math.nan, math.inf, 1e-300])
+@pytest.mark.parametrize("hz", [-1.0, math.nan, math.inf, 1e-300])
 def test_refuses_a_slow_clock_that_is_no_rate(hz: float) -> None:
     with pytest.raises(
         SettingError, match=f"slow_clock_hz: expected a positive number of ticks per second, found {hz}"
     ):
         Emulator(one_core(), slow_clock_hz=hz)
+
+
+def test_the_slow_clock_is_the_programs_unless_a_run_says_otherwise() -> None:
+    leaking = dataclasses.replace(one_core(bias=np.array([-5])), slow_clock_hz=1000.0)
+    still = dataclasses.replace(leaking, slow_clock_hz=None)
+    events = at_origin([0, 10_500])
+    assert Emulator(leaking).run(events).same(Emulator(still, slow_clock_hz=1000.0).run(events))
+    for quiet in (Emulator(leaking, slow_clock_hz=0), Emulator(still), Emulator(still, slow_clock_hz=0)):
+        assert quiet.rate_hz is None
+        assert not quiet.run(events).same(Emulator(leaking).run(events))
+    assert Emulator(leaking, slow_clock_hz=20.0).rate_hz == 20.0
+    assert pipeline.run(leaking, events).same(Emulator(leaking).run(events))
+    assert pipeline.run(leaking, events, slow_clock_hz=0).same(Emulator(still).run(events))
 
 
 def test_refuses_an_unknown_record() -> None:

@@ -23,6 +23,8 @@ from spikeport.deploy.readout import classify
 from spikeport.models.events import Events
 from spikeport.models.images import step_events
 
+from .crowded import fan
+
 
 def samples_of(n: int = 12, *, n_steps: int = 3, shape: tuple[int, int, int] = (2, 8, 8)) -> LabelledSamples:
     rng = np.random.default_rng(0)
@@ -50,6 +52,14 @@ def test_the_verdict_is_that_of_the_compiled_program(bias: bool) -> None:
     total = sum(sum(outcome.synops.values()) for outcome in outcomes)
     assert verdict.synops_per_sample == total / len(samples)
     assert verdict.bits.argmin(axis=1).tolist() == [classify(outcome, program) for outcome in outcomes]
+
+
+def test_a_net_with_relays_is_judged_with_them() -> None:
+    net, samples = fan(3), samples_of(4)
+    verdict = judge_chip()(net, samples)
+    emulator = Emulator(compile_program(net))
+    outcomes = [emulator.run(step_events(samples.raster[:, i], samples.dt_us)) for i in range(len(samples))]
+    assert verdict.synops_per_sample == sum(sum(outcome.synops.values()) for outcome in outcomes) / len(samples)
 
 
 def test_a_slow_clock_of_its_own_adds_biases_at_its_rate() -> None:
