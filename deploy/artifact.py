@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +21,22 @@ from spikeport.models.tensorfile import pack, unpack
 from .chips import chip
 from .errors import ChipNameError, InvalidProgramError, ProgramFileError
 from .rules import check_program
-from .types import CoreProgram, Destination, DvsConfig, Program
+from .types import CoreProgram, Destination, DvsConfig, Program, ReadoutConfig
+from .vectors import golden_tensors, read_golden
 
-FORMAT = 1
-"""Version of the file, raised with every change that an older reader would not understand."""
+FORMAT = 2
+"""Version of the file, raised with every change that an older reader would not understand.
+
+2 added golden vectors, the slow clock, the readout block and more stages of the input; all may be absent, so files of
+version 1 are read as they are.
+"""
+
+MAX_HEADER_BYTES = 1 << 20
+"""Size above which the header of a file is refused unread: JSON becomes many times larger in memory."""
 
 MAX_BYTES = 1 << 24
-"""Size above which a file is refused unread; the program that fills every memory of a chip is under 1 MB."""
+"""Size above which a file is refused unread; the program that fills every memory of a chip is under 1 MB, and each of
+its golden vectors too."""
 
 _TENSORS: dict[str, np.dtype[Any]] = {
     "weight": np.dtype(np.int8),
@@ -50,24 +60,33 @@ def program_bytes(program: Program) -> bytes:
             tensor = getattr(core, name)
             if tensor is not None:
                 tensors[f"core{core.core}/{name}"] = tensor
-    header = {
+    golden, vectors = golden_tensors(program)
+    header: dict[str, Any] = {
         "chip": program.chip,
         "cores": [_describe(core) for core in program.cores],
         "entry": list(program.entry),
-        "dvs": {
-            "input_shape": list(program.dvs.input_shape),
-            "merge": program.dvs.merge,
-            "pool": list(program.dvs.pool),
-        },
+        "dvs": _describe_dvs(program.dvs),
         "provenance": dict(program.provenance),
     }
+    if program.slow_clock_hz is not None:
+        header["slow_clock_hz"] = program.slow_clock_hz
+    if program.readout is not None:
+        header["readout"] = {"spacing": program.readout.spacing}
+    if vectors:
+        header["golden"] = vectors
     for field, value in header.items():
         if not _is_json(value):
             raise InvalidProgramError(
                 f"{field}: expected plain JSON values (text keys, lists, finite numbers), found {value!r:.200}. "
                 "Try int(), float(), str() and list() on what goes in."
             )
-    return pack(tensors, header, kind="program", version=FORMAT)
+    data = pack(tensors | golden, header, kind="program", version=FORMAT)
+    n_header = int.from_bytes(data[:8], "little")
+    if n_header > MAX_HEADER_BYTES:
+        raise InvalidProgramError(
+            f"header: expected at most {MAX_HEADER_BYTES} bytes, found {n_header}. Try a shorter provenance."
+        )
+    return data
 
 
 def program_hash(program: Program) -> str:
@@ -79,13 +98,26 @@ def save_program(program: Program, path: str | Path) -> None:
     """Write ``program`` to one file, whole or not at all.
 
     Law: ``load_program(path).same(program)``, and the provenance is equal.
-    Raises: InvalidProgramError where the program breaks the rules of its chip, ChipNameError where there is no such
-    chip, OSError where the file cannot be written.
+    Raises: as ``checked_bytes``; OSError where the file cannot be written.
+    """
+    write_atomic(path, checked_bytes(program))
+
+
+def checked_bytes(program: Program) -> bytes:
+    """Return the bytes of the file of ``program``, once everything has been checked that ``load_program`` asks for.
+
+    Raises: InvalidProgramError where the program breaks the rules of its chip or its file would be too large,
+    ChipNameError where there is no such chip.
     """
     broken = _broken_rules(program)
     if broken:
         raise InvalidProgramError(broken)
-    write_atomic(path, program_bytes(program))
+    data = program_bytes(program)
+    if len(data) > MAX_BYTES:
+        raise InvalidProgramError(
+            f"program: expected a file of at most {MAX_BYTES} bytes, found {len(data)}. Try fewer golden vectors."
+        )
+    return data
 
 
 def load_program(path: str | Path) -> Program:
@@ -96,10 +128,8 @@ def load_program(path: str | Path) -> Program:
     """
     file = Path(path)
     try:
-        size = file.stat().st_size if file.is_file() else 0
-        if size > MAX_BYTES:
-            raise TensorFileError(f"{file.name}: expected at most {MAX_BYTES} bytes, found {size}. Try another file.")
-        header, tensors = unpack(file, kind="program", versions=(FORMAT,))
+        _check_sizes(file)
+        header, tensors = unpack(file, kind="program", versions=(1, FORMAT))
     except (TensorFileError, OSError, ValueError) as cause:
         text = str(cause) if isinstance(cause, TensorFileError) else f"{file.name}: cannot be read: {cause}."
         raise ProgramFileError(text) from cause
@@ -115,12 +145,38 @@ def load_program(path: str | Path) -> Program:
     return program
 
 
+def _check_sizes(file: Path) -> None:
+    if not file.is_file():
+        return  # what is there instead is said where it is read
+    size = file.stat().st_size
+    if size > MAX_BYTES:
+        raise TensorFileError(f"{file.name}: expected at most {MAX_BYTES} bytes, found {size}. Try another file.")
+    with file.open("rb") as stream:
+        n_header = int.from_bytes(stream.read(8), "little")
+    if size > MAX_HEADER_BYTES and MAX_HEADER_BYTES < n_header < size:
+        raise TensorFileError(
+            f"{file.name}: expected a header of at most {MAX_HEADER_BYTES} bytes, found {n_header}. Try another file."
+        )
+
+
 def _describe(core: CoreProgram) -> dict[str, Any]:
     fields = {name: getattr(core, name) for name in _CORE - {"has_bias", "destinations"}}
     for name in ("in_shape", "out_shape", "stride", "padding"):
         fields[name] = list(fields[name])
     routes = [{"core": to.core, "pool": to.pool, "feature_shift": to.feature_shift} for to in core.destinations]
     return {**fields, "has_bias": core.bias is not None, "destinations": routes}
+
+
+def _describe_dvs(dvs: DvsConfig) -> dict[str, Any]:
+    """Return the input stage; what it leaves as it is stays out, as in files of before there was more to it."""
+    fields: dict[str, Any] = {"input_shape": list(dvs.input_shape), "merge": dvs.merge, "pool": list(dvs.pool)}
+    if dvs.crop is not None:
+        fields["crop"] = [*dvs.crop[0], *dvs.crop[1]]
+    if any(dvs.mirror):
+        fields["mirror"] = list(dvs.mirror)
+    if dvs.swap:
+        fields["swap"] = True
+    return fields
 
 
 def _broken_rules(program: Program) -> str:
@@ -144,7 +200,7 @@ def _alike(a: object, b: object) -> bool:
 
 
 def _program(header: Mapping[str, Any], tensors: dict[str, NDArray[Any]]) -> Program:
-    _check_fields(header, _TOP, "header")
+    _check_fields(header, _TOP, "header", optional={"slow_clock_hz", "readout", "golden"})
     if not isinstance(header["chip"], str):
         raise ValueError(f"chip: expected a name, found {header['chip']!r:.60}")
     chip(header["chip"])
@@ -153,18 +209,41 @@ def _program(header: Mapping[str, Any], tensors: dict[str, NDArray[Any]]) -> Pro
         raise ValueError("cores, entry, provenance: expected a list, a list and an object")
     if not _is_json(provenance):
         raise ValueError("provenance: expected finite numbers and valid text")
-    dvs = header["dvs"]
-    _check_fields(dvs, {"input_shape", "merge", "pool"}, "dvs")
     cores = tuple(_core(index, description, tensors) for index, description in enumerate(entries))
-    if tensors:
-        raise ValueError(f"tensors: expected those of the cores only, found also {', '.join(sorted(tensors)):.200}")
-    return Program(
+    program = Program(
         chip=header["chip"],
         cores=cores,
         entry=tuple(_int(core, "entry") for core in entry),
-        dvs=DvsConfig(_triple(dvs, "input_shape"), _bool(dvs, "merge"), _pair(dvs, "pool")),
+        dvs=_dvs(header["dvs"]),
         provenance=provenance,
+        slow_clock_hz=header.get("slow_clock_hz"),
+        readout=_readout(header["readout"]) if "readout" in header else None,
     )
+    golden = read_golden(header.get("golden", []), tensors, cores, program.dvs.input_shape)
+    if tensors:
+        raise ValueError(f"tensors: expected those of the cores only, found also {', '.join(sorted(tensors)):.200}")
+    return dataclasses.replace(program, golden=golden)
+
+
+def _dvs(entry: Any) -> DvsConfig:
+    _check_fields(entry, {"input_shape", "merge", "pool"}, "dvs", optional={"crop", "mirror", "swap"})
+    top, bottom, left, right = _ints(entry, "crop", 4) if "crop" in entry else (0, 0, 0, 0)
+    mirror = _list(entry, "mirror") if "mirror" in entry else [False, False]
+    if len(mirror) != 2 or not all(isinstance(axis, bool) for axis in mirror):
+        raise ValueError(f"mirror: expected two of true or false, found {mirror!r:.60}")
+    return DvsConfig(
+        _triple(entry, "input_shape"),
+        merge=_bool(entry, "merge"),
+        pool=_pair(entry, "pool"),
+        crop=((top, bottom), (left, right)) if "crop" in entry else None,
+        mirror=(mirror[0], mirror[1]),
+        swap="swap" in entry and _bool(entry, "swap"),
+    )
+
+
+def _readout(entry: Any) -> ReadoutConfig:
+    _check_fields(entry, {"spacing"}, "readout")
+    return ReadoutConfig(_int(entry["spacing"], "spacing"))
 
 
 def _core(index: int, entry: Any, tensors: dict[str, NDArray[Any]]) -> CoreProgram:
@@ -210,8 +289,8 @@ def _destination(route: Any) -> Destination:
     return Destination(core, _int(route["pool"], "pool"), _int(route["feature_shift"], "feature_shift"))
 
 
-def _check_fields(entry: Any, expected: set[str], where: str) -> None:
-    if not isinstance(entry, dict) or set(entry) != expected:
+def _check_fields(entry: Any, expected: set[str], where: str, *, optional: Set[str] = frozenset()) -> None:
+    if not isinstance(entry, dict) or set(entry) - optional != expected:
         found = sorted(entry) if isinstance(entry, dict) else type(entry).__name__
         raise ValueError(f"{where}: expected the fields {sorted(expected)}, found {found!s:.300}")
 

@@ -31,11 +31,17 @@ class Device(Protocol):
     def load(self, program: Program, *, slow_clock_hz: float | None = None) -> None:
         """Make ``program`` the one that runs, in place of any earlier one; without a slow clock biases do nothing.
 
+        ``slow_clock_hz`` of None is the rate that the program carries, 0 is no slow clock.
+
         Raises: DeviceError where the device is closed, SettingError where the rate is no positive number.
         """
 
     def run(self, events: Events, record: Literal["all"] | None = None) -> Recording:
         """Return what the loaded program does with ``events``; ``record="all"`` keeps the spikes of every core.
+
+        A device that can give less, as a board does, leaves the spikes of the other cores and the states that it
+        cannot read out of the recording, and never makes any up: ``verify`` compares what is there. Where it knows
+        times only, the ``event`` of a spike is the last input event that is not later.
 
         Raises: DeviceError where nothing is loaded or the device is closed, RecordingError where the events do not
         fit the program.
