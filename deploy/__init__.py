@@ -8,48 +8,90 @@ from .assemble import assemble
 from .compare import Comparison, compare
 from .device import Device, open_device
 from .diagnosis import CoreDiagnosis, diagnose_chip
-from .discretize import discretize
+from .diff import Change, ProgramDiff, diff_programs
+from .discretize import FittedNet, discretize, fitted
+from .dvs import apply_dvs, with_dvs
 from .emulator import Emulator
 from .errors import DeployError
+from .fixes import Cost, Fix, suggest
+from .golden import add_golden, count_untouched
 from .judge import judge_chip
 from .page import write_report
+from .picture import draw_text, outline
 from .pipeline import compile_program, run
 from .plan import Plan, plan
-from .readout import classify, count_classes
+from .readout import classify, count_classes, with_readout
+from .relay import with_relays
 from .report import Accuracy, Report
 from .traffic import find_core_peaks
-from .types import CoreProgram, Destination, DvsConfig, IntegerNet, Program, Recording, Violation
+from .trial import fit_to
+from .types import (
+    CoreProgram,
+    Destination,
+    DvsConfig,
+    Golden,
+    IntegerNet,
+    Program,
+    ReadoutConfig,
+    Recording,
+    Violation,
+)
+from .verify import Divergence, Verification, verify
+from .wiring import draw_svg
 
 __all__ = [
     "Accuracy",
+    "Change",
     "Comparison",
     "CoreDiagnosis",
     "CoreProgram",
+    "Cost",
     "DeployError",
     "Destination",
     "Device",
+    "Divergence",
     "DvsConfig",
     "Emulator",
+    "FittedNet",
+    "Fix",
+    "Golden",
     "IntegerNet",
     "Plan",
     "Program",
+    "ProgramDiff",
+    "ReadoutConfig",
     "Recording",
     "Report",
+    "Verification",
     "Violation",
+    "add_golden",
+    "apply_dvs",
     "assemble",
     "classify",
     "compare",
     "compile_program",
     "count_classes",
+    "count_untouched",
     "diagnose_chip",
+    "diff_programs",
     "discretize",
+    "draw_svg",
+    "draw_text",
     "find_core_peaks",
+    "fit_to",
+    "fitted",
     "judge_chip",
     "load_program",
     "open_device",
+    "outline",
     "plan",
     "program_hash",
     "run",
     "save_program",
+    "suggest",
+    "verify",
+    "with_dvs",
+    "with_readout",
+    "with_relays",
     "write_report",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 
 import numpy as np
@@ -20,10 +21,10 @@ from .types import IntegerLayer, IntegerNet, Violation
 def advise(net: SpikingNet, integers: IntegerNet, placement: Placement, chip: Chip) -> tuple[Violation, ...]:
     """Return one warning for each thing that the chip does differently, edge by edge, then layer by layer.
 
-    They are odd maps in front of a pool, a pool in front of the output, input channels that no camera event has;
-    kernels that are stored with zeros; weights above the threshold, weights that became zero, biases, a ``v_min`` that
-    became -1, initial potentials that are clipped; biases on cores with the leak erratum, and cores that do not keep
-    the order of spikes.
+    They are odd maps in front of a pool, a pool in front of the output, input channels that no camera event has,
+    classes where the readout block does not look for them; kernels that are stored with zeros; weights above the
+    threshold, weights that became zero, biases, a ``v_min`` that became -1, initial potentials that are clipped; biases
+    on cores with the leak erratum, and cores that do not keep the order of spikes.
     """
     found = list(_input_channels(net, chip))
     for edge in net.edges:
@@ -31,6 +32,7 @@ def advise(net: SpikingNet, integers: IntegerNet, placement: Placement, chip: Ch
         found += _odd_map(source, net.source_shape(edge)[1:], edge.pool)
         if source is not None and edge.target is None and max(edge.pool) > 1:
             found.append(_output_pool(source, edge.pool))
+    found += _readout(net, integers, chip)
     found += _zeroed(net, integers)
     for index, (layer, integer) in enumerate(zip(net.layers, integers.layers, strict=True)):
         found += _dense(layer)
@@ -75,6 +77,37 @@ def _output_pool(layer: str, pool: Pair) -> Violation:
         why="Spikes leave the chip with addresses before pooling",
         fix="dividing them by the pool where they are read",
     )
+
+
+def _readout(net: SpikingNet, integers: IntegerNet, chip: Chip) -> Iterator[Violation]:
+    """Yield what the readout block makes of the classes of a single output layer; a net without classes has none."""
+    outputs = [edge.source for edge in net.edges if edge.target is None]
+    if len(outputs) != 1 or net.output_shape is None or net.output_shape[1:] != (1, 1) or net.output_shape[0] < 2:
+        return
+    layer, step, most = integers.layers[outputs[0]], chip.limits.readout_step, chip.limits.readout_classes
+    n_classes, between = len(layer.weight), np.arange(len(layer.weight)) % step > 0
+    if not layer.weight[between].any():
+        n_classes = int((~between).sum())
+    else:
+        widened = dataclasses.replace(count_words(layer), features=step * (n_classes - 1) + 1)
+        yield report(
+            layer.name,
+            "readout",
+            found=f"class i at feature i, {n_classes} classes",
+            limit=f"class i at feature {step} i for the readout block",
+            why="That is an erratum of the block; spikes that leave the chip as events keep their features",
+            fix=f"planning for the block (readout) where it decides on the class: that widens the layer to "
+            f"{widened.features} features and {widened.kernel_words} kernel words",
+        )
+    if n_classes > most:
+        yield report(
+            layer.name,
+            "readout",
+            found=f"{n_classes} classes",
+            limit=f"at most {most} for the readout block",
+            why="Spikes that leave the chip as events are not limited",
+            fix="counting them on the host",
+        )
 
 
 def _zeroed(net: SpikingNet, integers: IntegerNet) -> Iterator[Violation]:
@@ -142,11 +175,11 @@ def _numbers(layer: SpikingLayer, integer: IntegerLayer) -> Iterator[Violation]:
     if integer.bias is not None and integer.bias.any():
         yield report(
             layer.name,
-            "bias",
+            "bias without slow clock",
             found=f"{np.count_nonzero(integer.bias)} of {integer.bias.size}",
             limit="none",
             why="The chip adds it to every neuron at each tick of the slow clock; without the clock it does nothing",
-            fix="a net without biases, or a slow clock",
+            fix="a net without biases, or a slow clock (--slow-clock-hz)",
         )
     if layer.v_min is not None and int(to_integers(layer.v_min, integer.scale)) == 0:
         yield report(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Literal, get_args
 
 from spikeport.convert.geometry import Pair
 from spikeport.convert.types import SpikingLayer
@@ -11,6 +12,17 @@ from .chips import Core
 from .types import CoreProgram, IntegerLayer
 
 Layer = SpikingLayer | IntegerLayer | CoreProgram
+Memory = Literal["kernel", "neuron", "bias"]
+MEMORIES: tuple[Memory, ...] = get_args(Memory)
+
+
+@dataclasses.dataclass(frozen=True)
+class MemoryUse:
+    """What a layer needs of one memory: words occupied, how many of them hold a value, and how they are counted."""
+
+    occupied: int
+    useful: int
+    formula: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,6 +80,11 @@ class Budget:
         return self.features * self.out_map[0] * self.out_map[1]
 
     @property
+    def useful_bias_words(self) -> int:
+        """Number of biases."""
+        return self.bias_words
+
+    @property
     def kernel_formula(self) -> str:
         """The kernel memory as a formula with numbers put in."""
         (ky, kx), f = self.kernel, self.features
@@ -78,6 +95,19 @@ class Budget:
         """The neuron memory as a formula with numbers put in."""
         fy, fx = self.out_map
         return f"{self.features} x P({fy}) x P({fx}) = {self.neuron_words}"
+
+    @property
+    def bias_formula(self) -> str:
+        """The bias memory as a formula with numbers put in."""
+        return f"{self.features} x 1 = {self.bias_words}" if self.has_bias else "no bias = 0"
+
+    def words(self, memory: Memory) -> MemoryUse:
+        """Return what the layer needs of one memory."""
+        return MemoryUse(
+            getattr(self, f"{memory}_words"),
+            getattr(self, f"useful_{memory}_words"),
+            getattr(self, f"{memory}_formula"),
+        )
 
 
 def count_words(layer: Layer) -> Budget:
@@ -104,6 +134,17 @@ def fits(budget: Budget, core: Core) -> bool:
         and budget.neuron_words <= core.neuron_words
         and budget.bias_words <= core.bias_words
     )
+
+
+def too_small(budget: Budget, core: Core) -> tuple[Memory, ...]:
+    """Return the memories of the core that are too small for the budget; none where it fits."""
+    return tuple(memory for memory in MEMORIES if budget.words(memory).occupied > available(core, memory))
+
+
+def available(core: Core, memory: Memory) -> int:
+    """Return the words that a core has of one memory."""
+    words: int = getattr(core, f"{memory}_words")
+    return words
 
 
 def power_of_two(n: int) -> int:

@@ -24,9 +24,11 @@ from spikeport.models.console import emit, say, show, silence
 from spikeport.models.errors import ModelsError, TargetError
 
 from .bench.command import bench_command
-from .commands import deploy_command, plan_command, run_command
+from .checking import diff_command, verify_command
+from .commands import deploy_command, run_command
 from .demo import demo_command
 from .errors import DeployError
+from .planning import plan_command
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -54,6 +56,8 @@ app.command("export")(export_command)
 app.command("plan")(plan_command)
 app.command("deploy")(deploy_command)
 app.command("run")(run_command)
+app.command("verify")(verify_command)
+app.command("diff")(diff_command)
 app.command("bench")(bench_command)
 
 

@@ -18,9 +18,11 @@ from spikeport.models.atomic import write_atomic
 
 from . import plots, scatter
 from .errors import ReportError
+from .picture import outline
 from .readout import classes_of, classify, n_classes
 from .report import Report, report_dict, to_json
 from .types import Program, Recording
+from .wiring import draw_svg
 
 _OPTIONAL = (
     "command",
@@ -35,6 +37,8 @@ _OPTIONAL = (
     "findings",
     "diagnosis",
     "core_diagnosis",
+    "plan",
+    "suggestions",
     "cores",
     "warnings",
     "provenance",
@@ -62,10 +66,11 @@ def render_html(report: Report) -> str:
 
     Law: equal reports give equal pages; the element ``report`` holds ``report_dict(report)`` as JSON.
     """
-    from jinja2 import Environment, StrictUndefined
+    from jinja2 import Environment, FunctionLoader, StrictUndefined
 
     numbers = report_dict(report)
-    page = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    loader = FunctionLoader(lambda name: files(__package__).joinpath(name).read_text(encoding="utf-8"))
+    page = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     page.filters |= {
         "count": count,
         "fixed": fixed,
@@ -75,8 +80,7 @@ def render_html(report: Report) -> str:
         "sig": sig,
         "width": width,
     }
-    template = page.from_string(files(__package__).joinpath("report.html").read_text(encoding="utf-8"))
-    return template.render(
+    return page.get_template("report.html").render(
         n={name: numbers.get(name) for name in _OPTIONAL} | numbers,
         tiles=_tiles(numbers),
         axis=Axis.around([row["low"] for row in numbers.get("accuracies", ())]),
@@ -179,6 +183,9 @@ def _tiles(numbers: dict[str, Any]) -> list[dict[str, str]]:
         bad = numbers["diagnosis"]["first_bad"]
         detail = f"first bad layer: {bad['layer']}" if bad else "no bad layer"
         tiles.append(tile("Diagnosis", bad["cause"] if bad else "healthy", detail))
+    if "plan" in numbers:
+        problems = len(numbers["plan"]["violations"])
+        tiles.append(tile("Does it fit", "no" if problems else "yes", numbers["chip"]))
     if "cores" in numbers:
         used = [core for core in numbers["cores"] if core["layer"] is not None]
         tiles.append(tile("Cores", f"{len(used)} of {len(numbers['cores'])}", numbers["chip"]))
@@ -204,6 +211,8 @@ def _pictures(report: Report) -> dict[str, Any]:
     pictures: dict[str, Any] = {"slices": (), "event_rate": "", "maps": (), "class_spikes": ""}
     pictures |= {"scatters": (), "curves": ""}
     program, events, recording = report.program, report.events, report.recording
+    subject = program or report.plan
+    pictures["chip"] = "" if subject is None else draw_svg(outline(subject))
     if report.diagnosis is not None:
         layers = enumerate(report.diagnosis.layers)
         pictures["scatters"] = [scatter.layer_scatter(layer, plots.layer_color(index)) for index, layer in layers]

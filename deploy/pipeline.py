@@ -11,8 +11,10 @@ from spikeport.convert.types import SpikingNet
 from spikeport.models.events import Events
 
 from .assemble import Monitor, assemble
+from .discretize import FittedNet
 from .errors import DoesNotFitError
-from .place import LayerOrder
+from .golden import add_golden
+from .place import LayerOrder, Objective
 from .plan import Plan, count, plan
 from .types import Program, Recording
 
@@ -22,18 +24,22 @@ def compile_program(
     chip: str = "speck2fdevkit",
     *,
     layer_order: LayerOrder = "auto",
+    objective: Objective = "reproducible",
     monitor: Monitor = None,
     provenance: Mapping[str, Any] | None = None,
 ) -> Program:
     """Return the program of a net for a chip.
 
-    ``layer_order`` gives the core of each layer, or 'auto'; ``monitor`` names the layers whose spikes leave the chip,
-    or is 'all', or None for those of the output. ``provenance`` is kept in the program beside its version, the options
-    and the hash of the net.
+    ``layer_order`` gives the core of each layer, or 'auto' for the best placement by ``objective``, see ``place``;
+    ``monitor`` names the layers whose spikes leave the chip, or is 'all', or None for those of the output, or
+    'readout': then none do, and the output layers are widened for the readout block of the chip. Weights are rounded by
+    the vendor's formula, those of a ``FittedNet`` by ours, see ``discretize``.
+    ``provenance`` is kept in the program beside its version, the options and the hash of the net. Golden vectors come
+    with the program; they are made when they are first looked at, as by saving it.
     Law: the same arguments give the same bytes of the file: no path, time or machine is kept.
-    Raises: DoesNotFitError with every violation; ChipNameError, LayerOrderError, MonitorError.
+    Raises: DoesNotFitError with every violation; ChipNameError, LayerOrderError, MonitorError, SettingError.
     """
-    planned = plan(net, chip, layer_order=layer_order)
+    planned = plan(net, chip, layer_order=layer_order, objective=objective, readout=monitor == "readout")
     if not planned.fits:
         raise DoesNotFitError(describe_misfit(planned))
     origin = {
@@ -41,9 +47,14 @@ def compile_program(
         "spikeport": version("spikeport"),
         "net_sha256": net_hash(net),
         "layer_order": layer_order if isinstance(layer_order, str) else list(planned.placement.cores or ()),
+        "objective": objective,
         "monitor": monitor if monitor is None or isinstance(monitor, str) else list(monitor),
     }
-    return assemble(planned.net, planned.placement, monitor=monitor, provenance=origin)
+    if isinstance(net, FittedNet):
+        origin["rounding"] = {"fitted": None if net.activity is None else net.activity.sha256()}
+    if rewrites := [warning.message for warning in planned.warnings if warning.rule in ("relay", "readout erratum")]:
+        origin["rewrites"] = rewrites
+    return add_golden(assemble(planned.net, planned.placement, monitor=monitor, provenance=origin))
 
 
 def run(
@@ -56,7 +67,8 @@ def run(
 ) -> Recording:
     """Return what a device does with a recording of events.
 
-    Units: ``slow_clock_hz`` is the rate at which biases are added, in hertz; None: no slow clock, biases do nothing.
+    Units: ``slow_clock_hz`` is the rate at which biases are added, in hertz; None: the one that the program carries;
+    0: no slow clock, biases do nothing.
     Raises: DeviceError for a device that is unknown or absent; RecordingError for events that do not fit the program.
     """
     from .device import open_device

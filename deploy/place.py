@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import operator
 from collections.abc import Sequence
-from typing import Literal
+from fractions import Fraction
+from typing import Literal, get_args
 
 from .budget import Budget, fits
 from .chips import Chip, Core
-from .errors import LayerOrderError
+from .errors import LayerOrderError, SettingError
 
 LayerOrder = Literal["auto"] | Sequence[int]
-Cost = tuple[int, int, int]
+Objective = Literal["reproducible", "fast", "compact"]
+Cost = tuple[int, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,20 +42,40 @@ class Placement:
     misfits: tuple[int, ...] = ()
 
 
-def place(budgets: Sequence[Budget], chip: Chip, *, layer_order: LayerOrder = "auto") -> Placement:
+def place(
+    budgets: Sequence[Budget],
+    chip: Chip,
+    *,
+    layer_order: LayerOrder = "auto",
+    objective: Objective = "reproducible",
+    loads: Sequence[int] | None = None,
+) -> Placement:
     """Return the placement of the layers on distinct cores: the best one, or the one that ``layer_order`` asks for.
 
-    Best is, in this order: the fewest layers with a bias on cores with the leak erratum, the fewest layers on cores
-    that do not keep the order of spikes, the least memory of all cores in use (so that large cores stay free), the
-    lowest core ids. More layers than cores have no layer order, so ``layer_order`` is not looked at then.
+    Best is first, whatever the objective, the fewest layers with a bias on cores with the leak erratum, which makes
+    those cores unusable for them. Then, in this order:
+
+    - ``reproducible``: the fewest layers on cores that do not keep the order of spikes; the least memory of all cores
+      in use, so that large cores stay free; the lowest core ids.
+    - ``fast``: the least time for the work of all layers, ``loads`` over the throughput of the core, so that the
+      busiest layers get the parallel cores; then as ``reproducible``.
+    - ``compact``: the least memory of all cores in use; then as ``reproducible``. On a Speck that is the same placement
+      for a net without biases, because its cores out of order are among the largest.
+
+    ``loads`` holds the work of each layer in any unit, as ``spikeport.deploy.load`` counts it; None: all alike. More
+    layers than cores have no layer order, so ``layer_order`` is not looked at then.
     Law: the search is complete: a placement is found if there is one, otherwise there are as many conflicts as layers
     have to go.
-    Raises: LayerOrderError where ``layer_order`` is not one distinct core of the chip per layer.
+    Raises: LayerOrderError where ``layer_order`` is not one distinct core of the chip per layer; SettingError for an
+    objective that is none.
     """
+    if objective not in get_args(Objective):
+        names = get_args(Objective)
+        raise SettingError(f"objective: expected one of {', '.join(names)}, found {objective!r}. Try {names[0]!r}.")
     if isinstance(layer_order, str) and layer_order != "auto":
         raise LayerOrderError(f"layer order: expected 'auto' or a list of core ids, found {layer_order!r}. Try 'auto'.")
     if isinstance(layer_order, str) or len(budgets) > len(chip.cores):
-        cores = _best(budgets, chip)
+        cores = _best(budgets, chip, objective, loads or [1] * len(budgets))
         return Placement(chip.name, cores, () if cores is not None else _conflicts(budgets, chip))
     order = check_order(layer_order, len(budgets), chip)
     misfits = (layer for layer, core in enumerate(order) if not fits(budgets[layer], chip.core(core)))
@@ -84,61 +107,67 @@ def check_order(layer_order: Sequence[int], n_layers: int, chip: Chip) -> tuple[
     return order
 
 
-def _best(budgets: Sequence[Budget], chip: Chip) -> tuple[int, ...] | None:
-    # Dynamic programming over subsets of cores, 512 with nine cores: complete and exact, and comparing tuples breaks
-    # ties the same way on every machine.
-    best: dict[int, tuple[Cost, tuple[int, ...]]] = {0: ((0, 0, 0), ())}
-    for budget in budgets:
-        options = [(1 << bit, core, _cost(budget, core)) for bit, core in enumerate(chip.cores) if fits(budget, core)]
+def _best(budgets: Sequence[Budget], chip: Chip, objective: Objective, loads: Sequence[int]) -> tuple[int, ...] | None:
+    # Dynamic programming over subsets of cores, 512 with nine cores: complete and exact, and comparing tuples of whole
+    # numbers breaks ties the same way on every machine.
+    unit = math.lcm(*(Fraction(core.throughput).numerator for core in chip.cores))
+    best: dict[int, tuple[Cost, tuple[int, ...]]] = {0: ((0,) * 4, ())}
+    for budget, load in zip(budgets, loads, strict=True):
+        options = [
+            (1 << bit, core.core, _cost(budget, core, objective, int(load * unit / Fraction(core.throughput))))
+            for bit, core in enumerate(chip.cores)
+            if fits(budget, core)
+        ]
         longer: dict[int, tuple[Cost, tuple[int, ...]]] = {}
         for taken, (cost, cores) in best.items():
             for bit, core, more in options:
                 if taken & bit:
                     continue
-                candidate = (_sum(cost, more), (*cores, core.core))
+                candidate = (tuple(map(operator.add, cost, more)), (*cores, core))
                 if taken | bit not in longer or candidate < longer[taken | bit]:
                     longer[taken | bit] = candidate
         best = longer
     return min(best.values())[1] if best else None
 
 
-def _cost(budget: Budget, core: Core) -> Cost:
+def _cost(budget: Budget, core: Core, objective: Objective, time: int) -> Cost:
+    erratum, unordered = int(budget.has_bias and not core.leak_safe), int(not core.in_order)
     size = core.kernel_words + 2 * core.neuron_words  # bytes
-    return int(budget.has_bias and not core.leak_safe), int(not core.in_order), size
-
-
-def _sum(a: Cost, b: Cost) -> Cost:
-    return a[0] + b[0], a[1] + b[1], a[2] + b[2]
+    if objective == "fast":
+        return erratum, time, unordered, size
+    if objective == "compact":
+        return erratum, size, unordered, 0
+    return erratum, unordered, size, 0
 
 
 def _conflicts(budgets: Sequence[Budget], chip: Chip) -> tuple[Conflict, ...]:
-    """Return one conflict per layer that a maximum matching leaves over: what alternating paths from it reach.
+    """Return one conflict per layer that has to go, those over the fewest cores first.
 
-    Source: Hall's theorem. Every core that is reached holds a layer (else the path would place one more), so there is
-    one layer more than cores; shifting layers along the path frees the one at its end, so any of them may be left out.
+    Layers cannot all be placed where more of them than a set of cores has fit on these cores only (Hall's theorem). In
+    the smallest such set, any layers that are one more than its cores are a conflict that cannot be made smaller: fewer
+    layers on the same cores are no longer too many, and fewer cores would have been a smaller set. One layer of each
+    conflict goes, until the rest can be placed.
     """
-    allowed = [[core.core for core in chip.cores if fits(budget, core)] for budget in budgets]
-    holder: dict[int, int] = {}
-    left_over = [layer for layer in range(len(budgets)) if not _augment(layer, allowed, holder, set())]
-    return tuple(_reach(layer, allowed, holder) for layer in left_over)
+    only = [sum(1 << bit for bit, core in enumerate(chip.cores) if fits(budget, core)) for budget in budgets]
+    unions = {0}
+    for mask in set(only):
+        unions |= {union | mask for union in unions}
+    by_size = sorted(unions, key=lambda union: (union.bit_count(), union))
+    left = list(range(len(budgets)))
+    found = []
+    while crowd := _smallest_crowd(left, only, by_size):
+        layers, union = crowd
+        cores = (core.core for bit, core in enumerate(chip.cores) if union >> bit & 1)
+        found.append(Conflict(tuple(layers), tuple(sorted(cores))))
+        left.remove(layers[-1])
+    return tuple(found)
 
 
-def _augment(layer: int, allowed: list[list[int]], holder: dict[int, int], seen: set[int]) -> bool:
-    for core in allowed[layer]:
-        if core in seen:
-            continue
-        seen.add(core)
-        if core not in holder or _augment(holder[core], allowed, holder, seen):
-            holder[core] = layer
-            return True
-    return False
-
-
-def _reach(layer: int, allowed: list[list[int]], holder: dict[int, int]) -> Conflict:
-    layers, cores = [layer], set[int]()
-    for reached in layers:
-        for core in allowed[reached]:
-            if core not in cores:
-                cores.add(core)
-                layers.append(holder[core])
-    return Conflict(tuple(sorted(layers)), tuple(sorted(cores)))
+def _smallest_crowd(left: Sequence[int], only: Sequence[int], by_size: Sequence[int]) -> tuple[list[int], int] | None:
+    """Return the layers, one more than cores, of the smallest set of cores that has too many; None where none has."""
+    for union in by_size:
+        inside = [layer for layer in left if only[layer] | union == union]
+        n_cores = union.bit_count()
+        if len(inside) > n_cores:
+            return inside[: n_cores + 1], union
+    return None

@@ -22,6 +22,8 @@ from .budget import count_words
 from .chips import chip
 from .diagnosis import CoreDiagnosis
 from .errors import ReportError
+from .fixes import Fix
+from .plan import Plan
 from .readout import classify, count_classes, n_classes
 from .types import Destination, Program, Recording, Violation
 
@@ -72,10 +74,11 @@ class Accuracy:
 class Report(ArrayRecord):
     """What a report says; whatever was not done is None or empty, and its section is left out.
 
-    Without a ``program`` it is the report of a conversion: there is no recording then. ``events`` is the recording
-    that ``recording`` answers to, ``label`` the index of its true class; ``class_names`` has one name per class that
-    the program puts out. ``synops`` and ``power`` may cover more recordings than that one. ``diagnosis`` is that of the
-    spiking net, ``core_diagnosis`` that of the chip. ``provenance`` adds to that of the program.
+    Without a ``program`` it is the report of a conversion, or of a ``plan`` with ``suggestions``: there is no recording
+    then. ``events`` is
+    the recording that ``recording`` answers to, ``label`` the index of its true class; ``class_names`` has one name per
+    class that the program puts out. ``synops`` and ``power`` may cover more recordings than that one. ``diagnosis`` is
+    that of the spiking net, ``core_diagnosis`` that of the chip. ``provenance`` adds to that of the program.
     Raises: ReportError where the recording lacks cores of the program, or names or label do not match its output.
     """
 
@@ -94,6 +97,8 @@ class Report(ArrayRecord):
     diagnosis: Diagnosis | None = None
     core_diagnosis: tuple[CoreDiagnosis, ...] = ()
     warnings: tuple[Violation, ...] = ()
+    plan: Plan | None = None
+    suggestions: tuple[Fix, ...] = ()
     provenance: Mapping[str, Any] = dataclasses.field(default_factory=dict, compare=False)
 
     def __post_init__(self) -> None:
@@ -138,7 +143,7 @@ def report_dict(report: Report) -> dict[str, Any]:
         "spikeport.report": FORMAT,
         "title": report.title,
         "command": report.command,
-        "chip": program.chip if program else None,
+        "chip": program.chip if program else report.plan.chip if report.plan else None,
         "device": report.device if program else None,
         "accuracies": [_accuracy(accuracy) for accuracy in report.accuracies],
         "input": _input(report),
@@ -150,6 +155,8 @@ def report_dict(report: Report) -> dict[str, Any]:
         "diagnosis": report.diagnosis.to_dict() if report.diagnosis else None,
         "core_diagnosis": [row.to_dict() for row in report.core_diagnosis],
         "cores": _cores(program) if program else None,
+        "plan": report.plan.to_dict() if report.plan else None,
+        "suggestions": [fix.to_dict() for fix in report.suggestions],
         "gate": dataclasses.asdict(report.conversion.gate) if report.conversion else None,
         "findings": [dataclasses.asdict(row) for row in report.conversion.findings] if report.conversion else None,
         "warnings": [dataclasses.asdict(warning) for warning in report.warnings],

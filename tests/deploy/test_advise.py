@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -37,9 +40,9 @@ def test_weights_that_became_zero_are_counted() -> None:
 
 def test_biases_are_warned_of_where_they_are_not_zero() -> None:
     planned = plan(single((1, 4, 4), 2, bias=np.array([0.5, 0.0])))
-    (warning,) = (each for each in planned.warnings if each.rule == "bias")
+    (warning,) = (each for each in planned.warnings if each.rule == "bias without slow clock")
     assert (warning.layer, warning.found) == ("conv", "1 of 2")
-    assert ("conv", "bias") not in warned(plan(single((1, 4, 4), 2, bias=np.zeros(2))))
+    assert ("conv", "bias without slow clock") not in warned(plan(single((1, 4, 4), 2, bias=np.zeros(2))))
 
 
 def test_a_bias_on_a_core_with_the_leak_erratum_is_warned_of() -> None:
@@ -72,6 +75,36 @@ def test_initial_potentials_that_are_clipped_are_counted() -> None:
 def test_pools_in_front_of_the_output_and_channels_no_camera_has_are_warned_of() -> None:
     planned = plan(stack((3, 8, 8), [{"features": 2, "kernel": 1, "pool": 2}]))
     assert {("layer0", "output pool"), (None, "input channels")} <= set(warned(planned))
+
+
+def output_of(n_classes: int, **options: Any) -> Plan:
+    return plan(single((4, 2, 2), n_classes, 2, **options))
+
+
+def test_classes_are_warned_of_where_the_readout_block_does_not_look_for_them() -> None:
+    (warning,) = (each for each in output_of(10).warnings if each.rule == "readout")
+    assert (warning.layer, warning.found) == ("conv", "class i at feature i, 10 classes")
+    assert warning.limit == "class i at feature 4 i for the readout block"
+    (n_features, n_words) = map(int, re.findall(r"to (\d+) features and (\d+) kernel words", warning.message)[0])
+    widened = np.zeros((n_features, 4, 2, 2), np.float32)
+    widened[::4] = 0.5
+    spread = output_of(n_features, weight=widened)
+    assert ("conv", "readout") not in warned(spread)
+    assert (n_features, n_words) == (37, spread.cores[0].used.kernel_words)
+
+
+def test_more_classes_than_the_readout_block_has_are_warned_of() -> None:
+    assert [each.found for each in output_of(16).warnings if each.rule == "readout"][1:] == ["16 classes"]
+    assert [each.found for each in output_of(15).warnings if each.rule == "readout"][1:] == []
+    widened = np.zeros((61, 4, 2, 2), np.float32)
+    widened[::4] = 0.5
+    spread = output_of(61, weight=widened)
+    assert [each.limit for each in spread.warnings if each.rule == "readout"] == ["at most 15 for the readout block"]
+
+
+def test_maps_and_single_outputs_are_no_classes() -> None:
+    assert ("conv", "readout") not in warned(plan(single((4, 3, 3), 10, 2)))
+    assert ("conv", "readout") not in warned(output_of(1))
 
 
 def test_a_net_without_anything_special_has_no_warning() -> None:

@@ -32,12 +32,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_help_lists_every_command_and_the_exit_codes(folder: Path) -> None:
     done = spawn("--help", cwd=folder)
     assert done.returncode == 0
-    for command in ("demo", "train", "convert", "estimate", "plan", "deploy", "run"):
+    for command in ("demo", "train", "convert", "estimate", "plan", "deploy", "run", "verify", "diff"):
         assert command in done.stdout
     assert "4 does not fit" in " ".join(done.stdout.split())
 
 
-@pytest.mark.parametrize("command", ["demo", "train", "convert", "estimate", "plan", "deploy", "run"])
+@pytest.mark.parametrize("command", ["demo", "train", "convert", "estimate", "plan", "deploy", "run", "verify", "diff"])
 def test_each_command_has_help_json_and_at_most_15_options(command: str, folder: Path) -> None:
     done = spikeport(command, "--help", cwd=folder)
     assert done.returncode == 0

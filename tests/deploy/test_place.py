@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from typing import Any
+from fractions import Fraction
+from typing import Any, get_args
 
 import numpy as np
 import pytest
 
 from spikeport.deploy.budget import Budget, fits
 from spikeport.deploy.chips import Chip, Core, chip
-from spikeport.deploy.errors import LayerOrderError
-from spikeport.deploy.place import Placement, place
+from spikeport.deploy.errors import LayerOrderError, SettingError
+from spikeport.deploy.place import Objective, Placement, place
 
 CHIP = chip("speck2fdevkit")
+OBJECTIVES: tuple[Objective, ...] = get_args(Objective)
 
 
 def random_budgets(rng: np.random.Generator, n_layers: int) -> list[Budget]:
@@ -35,14 +37,17 @@ def every_placement(budgets: Sequence[Budget], table: Chip) -> list[tuple[int, .
     return [cores for cores in itertools.product(*options) if len(set(cores)) == len(cores)]
 
 
-def cost(cores: Sequence[int], budgets: Sequence[Budget], table: Chip) -> tuple[Any, ...]:
+def cost(
+    cores: Sequence[int], budgets: Sequence[Budget], table: Chip, aim: tuple[str, Sequence[int]]
+) -> tuple[Any, ...]:
+    objective, loads = aim
     used = [table.core(core) for core in cores]
-    return (
-        sum(budget.has_bias and not core.leak_safe for budget, core in zip(budgets, used, strict=True)),
-        sum(not core.in_order for core in used),
-        sum(core.kernel_words + 2 * core.neuron_words for core in used),
-        tuple(cores),
-    )
+    unsafe = sum(budget.has_bias and not core.leak_safe for budget, core in zip(budgets, used, strict=True))
+    time = sum(load / Fraction(core.throughput) for load, core in zip(loads, used, strict=True))
+    unordered = sum(not core.in_order for core in used)
+    size = sum(core.kernel_words + 2 * core.neuron_words for core in used)
+    rest = {"reproducible": (unordered, size), "fast": (time, unordered, size), "compact": (size, unordered)}
+    return unsafe, *rest[objective], tuple(cores)
 
 
 def small_chip(n_cores: int) -> Chip:
@@ -60,14 +65,16 @@ def check_conflicts(placement: Placement, budgets: Sequence[Budget], table: Chip
             assert place(members[:left_out] + members[left_out + 1 :], table).cores is not None
 
 
-@pytest.mark.parametrize("seed", range(6))
-def test_the_best_placement_is_found_whenever_there_is_one(seed: int) -> None:
+@pytest.mark.parametrize("objective", OBJECTIVES)
+@pytest.mark.parametrize("seed", range(4))
+def test_the_best_placement_is_found_whenever_there_is_one(seed: int, objective: Objective) -> None:
     rng = np.random.default_rng(seed)
     n_placed = 0
     for _ in range(40):
         table = small_chip(int(rng.integers(2, 7)))
         budgets = random_budgets(rng, int(rng.integers(1, 6)))
-        found = place(budgets, table)
+        loads = [int(load) for load in rng.integers(0, 1000, len(budgets))]
+        found = place(budgets, table, objective=objective, loads=loads)
         possible = every_placement(budgets, table)
         if not possible:
             assert found.cores is None
@@ -76,7 +83,7 @@ def test_the_best_placement_is_found_whenever_there_is_one(seed: int) -> None:
             continue
         n_placed += 1
         assert not found.conflicts
-        assert found.cores == min(possible, key=lambda cores: cost(cores, budgets, table))
+        assert found.cores == min(possible, key=lambda cores: cost(cores, budgets, table, (objective, loads)))
     assert 5 < n_placed < 40
 
 
@@ -120,6 +127,48 @@ def test_large_cores_stay_free() -> None:
     tiny = Budget("tiny", 1, 1, (1, 1), (1, 1), False)
     assert place([tiny] * 2, CHIP).cores == (7, 8)
     assert set(place([tiny] * 6, CHIP).cores or ()) == {3, 4, 5, 6, 7, 8}
+
+
+def test_the_busiest_layers_get_the_parallel_cores_where_that_is_asked_for() -> None:
+    layers = [Budget(f"layer{index}", 2, 16, (2, 2), (8, 8), False) for index in range(4)]
+    assert place(layers, CHIP, objective="fast", loads=[10, 40, 30, 20]).cores == (7, 0, 1, 8)
+    assert place(layers, CHIP, objective="reproducible", loads=[10, 40, 30, 20]).cores == (3, 4, 7, 8)
+    idle = place(layers, CHIP, objective="fast", loads=[0, 0, 0, 5]).cores or ()
+    assert idle[3] == 0
+    assert 1 not in idle
+
+
+def test_no_objective_puts_a_bias_on_a_core_with_the_leak_erratum_without_need() -> None:
+    biased = [Budget(f"layer{index}", 2, 16, (2, 2), (8, 8), True) for index in range(7)]
+    for objective in OBJECTIVES:
+        assert set(place(biased, CHIP, objective=objective).cores or ()) == {2, 3, 4, 5, 6, 7, 8}
+
+
+def test_the_compact_placement_uses_the_least_memory_also_on_cores_out_of_order() -> None:
+    swift, ordered = Core(0, 16, 16, 1, in_order=False, throughput=2.0), Core(1, 64, 64, 1)
+    table = Chip("two", "", "", (swift, ordered), CHIP.limits, CHIP.numbers)
+    tiny = [Budget("tiny", 1, 1, (1, 1), (1, 1), False)]
+    assert {aim: place(tiny, table, objective=aim).cores for aim in OBJECTIVES} == {
+        "reproducible": (1,),
+        "fast": (0,),
+        "compact": (0,),
+    }
+
+
+def test_an_objective_that_is_none_is_refused() -> None:
+    with pytest.raises(SettingError, match="expected one of reproducible, fast, compact, found 'small'") as caught:
+        place([], CHIP, objective="small")  # type: ignore[arg-type]
+    assert caught.value.exit_code == 2
+
+
+def test_the_smallest_conflicts_come_first_and_the_last_layer_of_each_has_to_go() -> None:
+    broad = [Budget(f"broad{index}", 2, 16, (2, 2), (64, 64), False) for index in range(4)]
+    middle = [Budget(f"middle{index}", 2, 16, (2, 2), (32, 64), False) for index in range(3)]
+    found = place([*middle, *broad], CHIP).conflicts
+    assert [conflict.cores for conflict in found] == [(0, 1, 2), (0, 1, 2, 3, 4)]
+    assert [conflict.layers for conflict in found] == [(3, 4, 5, 6), (0, 1, 2, 3, 4, 5)]
+    kept = [budget for index, budget in enumerate([*middle, *broad]) if index not in (6, 5)]
+    assert place(kept, CHIP).cores is not None
 
 
 def test_a_layer_order_is_kept_and_its_misfits_are_named() -> None:

@@ -111,14 +111,20 @@ def input_edges(*edges: Edge, input_shape: tuple[int, int, int] = (2, 16, 16)) -
     return SpikingNet(tuple(layers), (*edges, *outputs), input_shape)
 
 
+WHOLE = (2, 128, 128)  # too large a map for a relay to repeat
+
 INPUTS: list[tuple[SpikingNet, str, str]] = [
     (input_edges(Edge(INPUT, 0), input_shape=(2, 129, 129)), "input map", "129x129"),
     (input_edges(Edge(INPUT, 0, (8, 8)), input_shape=(2, 64, 64)), "input pool", "8x8"),
-    (input_edges(Edge(INPUT, 0), Edge(INPUT, 1), Edge(INPUT, 2)), "entry", "3"),
-    (input_edges(Edge(INPUT, 0), Edge(INPUT, 1, (2, 2))), "input pools", "1x1 and 2x2"),
-    (input_edges(Edge(INPUT, 0), Edge(INPUT, 0)), "entry", "2 to 'layer0'"),
-    (input_edges(Edge(INPUT, 0, (1, 1), 1)), "feature shift", "1"),
-    (input_edges(Edge(INPUT, 0), Edge(INPUT, None)), "output", "an edge from the input to the output"),
+    (input_edges(Edge(INPUT, 0), Edge(INPUT, 1), Edge(INPUT, 2), input_shape=WHOLE), "entry", "3"),
+    (input_edges(Edge(INPUT, 0, (1, 2)), Edge(INPUT, 1, (2, 1))), "input pools", "1x2 and 2x1"),
+    (input_edges(Edge(INPUT, 0), Edge(INPUT, 0), input_shape=WHOLE), "entry", "2 to 'layer0'"),
+    (input_edges(Edge(INPUT, 0), Edge(INPUT, 0, (1, 1), 1), input_shape=WHOLE), "feature shift", "1"),
+    (
+        input_edges(Edge(INPUT, 0), Edge(INPUT, None), input_shape=WHOLE),
+        "output",
+        "an edge from the input to the output",
+    ),
 ]
 
 
@@ -135,15 +141,15 @@ def test_the_input_stage_pools_each_axis_by_its_own_number() -> None:
 
 
 def test_a_layer_feeds_two_others_at_most_and_the_output_is_not_counted() -> None:
-    first = make_layer((2, 8, 8), 3, 1, name="first")
-    others = [make_layer((3, 8, 8), 2, 1, name=f"branch{index}") for index in range(3)]
+    first = make_layer((2, 9, 9), 3, 1, name="first")
+    others = [make_layer((3, 3, 3), 2, 1, name=f"branch{index}") for index in range(3)]
     ends = tuple(Edge(index, None) for index in range(4))
-    edges = (Edge(INPUT, 0), *(Edge(0, index) for index in (1, 2, 3)), *ends)
-    three = SpikingNet((first, *others), edges, (2, 8, 8))
-    (violation,) = plan(three).violations
+    edges = (Edge(INPUT, 0), *(Edge(0, index, (3, 3)) for index in (1, 2, 3)), *ends)  # no relay pools by 3
+    three = SpikingNet((first, *others), edges, (2, 9, 9))
+    _, violation = plan(three).violations
     assert (violation.layer, violation.rule, violation.found) == ("first", "destinations", "3")
-    two = SpikingNet((first, *others[:2]), (*edges[:3], *ends[:3]), (2, 8, 8))
-    assert plan(two).fits
+    two = SpikingNet((first, *others[:2]), (*edges[:3], *ends[:3]), (2, 9, 9))
+    assert rules(plan(two)) == [("first", "pool")]
 
 
 def test_a_pool_on_two_routes_of_a_layer_is_one_violation() -> None:
