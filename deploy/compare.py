@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from spikeport.convert.geometry import fan_out, sum_pooled
 from spikeport.convert.rasters import stack_rasters
 from spikeport.convert.simulate import STEP_US, simulate
-from spikeport.convert.synops import LayerSynops, SynopReport
+from spikeport.convert.synops import EdgeTraffic, LayerSynops, SynopReport
 from spikeport.convert.types import SpikingNet
 from spikeport.models.events import Events
 from spikeport.models.train import classify_frames
@@ -20,7 +21,7 @@ from .emulator import Emulator
 from .errors import RecordingError
 from .readout import classify
 from .report import Accuracy
-from .types import Program, Recording
+from .types import CoreProgram, Program, Recording
 
 if TYPE_CHECKING:
     from torch import nn
@@ -90,6 +91,7 @@ def count_traffic(program: Program, recordings: Sequence[Recording], *, window_s
 
     Law: equal to the visits that the emulator counted, core by core, and to ``count_synops`` of the same spikes where
     no layer is grouped or dilated. The chip visits the zeros that such a layer is stored with, so there it is more.
+    Events of the input are counted behind the input stage, those of each edge as in ``count_synops``.
     """
     layers = []
     for core in program.cores:
@@ -107,4 +109,49 @@ def count_traffic(program: Program, recordings: Sequence[Recording], *, window_s
                 n_leaking=0 if core.bias is None else int(np.count_nonzero(core.bias)) * per_feature,
             )
         )
-    return SynopReport(tuple(layers), len(recordings), window_s)
+    sent = [_sent(program, core, recordings) for core in program.cores]
+    between = [edge for edges in sent for edge in edges]
+    by_id = {core.core: layer for core, layer in zip(program.cores, layers, strict=True)}
+    read = [_read(program.core(core), by_id[core], between) for core in program.entry]
+    return SynopReport(
+        tuple(layers),
+        len(recordings),
+        window_s,
+        edges=(*read, *between),
+        n_input_events=max((edge.n_routed for edge in read), default=None),
+    )
+
+
+def _sent(program: Program, core: CoreProgram, recordings: Sequence[Recording]) -> list[EdgeTraffic]:
+    """Return what a core sent to each of its destinations, over all recordings."""
+    counts = np.zeros(core.out_shape, np.int64)
+    for recording in recordings:
+        counts += recording.counts[core.core]
+    edges = []
+    for end in core.destinations:
+        pool = end.pool, end.pool
+        if end.core is None:
+            name, arrived, synops = None, int(sum_pooled(counts, pool).sum()), 0
+        else:
+            target = program.core(end.core)
+            name, (channels, height, width) = target.name, target.in_shape
+            whole = np.pad(counts, ((0, 0), *((0, -edge % end.pool) for edge in counts.shape[1:])))  # addresses divide
+            kept = sum_pooled(whole[: max(0, channels - end.feature_shift)], pool)[:, :height, :width].sum(axis=0)
+            reach = fan_out(target.in_shape, target.weight.shape, target.window)[: kept.shape[0], : kept.shape[1]]
+            arrived, synops = int(kept.sum()), int((kept * reach).sum())
+        edges.append(EdgeTraffic(core.name, name, pool, end.feature_shift, int(counts.sum()), arrived, synops))
+    return edges
+
+
+def _read(core: CoreProgram, layer: LayerSynops, sent: Sequence[EdgeTraffic]) -> EdgeTraffic:
+    """Return what an entry core read from the input: all that came, less what other cores sent."""
+    others = [edge for edge in sent if edge.target == core.name]
+    return EdgeTraffic(
+        source=None,
+        target=core.name,
+        pool=(1, 1),
+        feature_shift=0,
+        n_routed=layer.n_emitted - sum(edge.n_routed for edge in others),
+        n_arrived=layer.n_input_spikes - sum(edge.n_arrived for edge in others),
+        synops=layer.synops - sum(edge.synops for edge in others),
+    )

@@ -13,7 +13,7 @@ from numpy.testing import assert_array_equal
 
 from spikeport.convert import count_synops, simulate
 from spikeport.convert.kernels import dense_kernel
-from spikeport.convert.synops import LayerSynops, SynopReport
+from spikeport.convert.synops import EdgeTraffic, LayerSynops, SynopReport
 from spikeport.convert.types import INPUT, SpikingNet, Trace
 from spikeport.deploy.artifact import load_program, save_program
 from spikeport.deploy.compare import count_traffic
@@ -100,6 +100,10 @@ def traffic(report: SynopReport) -> tuple[LayerSynops, ...]:
     return tuple(dataclasses.replace(layer, n_macs=None, average_fan_out=None) for layer in report.layers)
 
 
+def between_layers(report: SynopReport) -> list[EdgeTraffic]:
+    return [edge for edge in report.edges if edge.source is not None]
+
+
 def dense(net: SpikingNet) -> SpikingNet:
     layers = (
         dataclasses.replace(
@@ -117,7 +121,11 @@ def dense(net: SpikingNet) -> SpikingNet:
 def test_synops_on_the_chip_are_those_of_the_dense_net(seed: int) -> None:
     case = case_of(seed)
     visited = count_traffic(case.program, [case.recording], window_s=case.trace.window_s)
-    assert visited.layers == traffic(count_synops(dense(case.net), case.trace))
+    stored = count_synops(dense(case.net), case.trace)
+    assert visited.layers == traffic(stored)
+    assert sorted(map(str, between_layers(visited))) == sorted(map(str, between_layers(stored)))
+    assert sum(edge.synops for edge in visited.edges) == visited.total
+    assert visited.n_routed == stored.n_routed
     sparse = count_synops(case.net, case.trace)
     for layer, on_chip, alone in zip(case.net.layers, visited.layers, sparse.layers, strict=True):
         is_dense = layer.groups == 1 and (layer.dilation == (1, 1) or layer.window.kernel == (1, 1))
