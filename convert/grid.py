@@ -52,5 +52,5 @@ def to_integers(values: ArrayLike, scale: float, bits: int = 32) -> NDArray[np.i
     """Return ``values * scale`` in float32, rounded half to even, clipped to signed integers of ``bits`` bits."""
     with np.errstate(over="ignore", under="ignore"):
         scaled = np.rint(np.asarray(values, np.float32) * np.float32(scale))
-    clipped = np.clip(scaled.astype(np.float64), -(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
-    return np.asarray(clipped, np.int64)
+    exact = scaled if bits <= 24 else scaled.astype(np.float64)  # float32 holds whole numbers of up to 24 bits
+    return np.asarray(np.clip(exact, -(2 ** (bits - 1)), 2 ** (bits - 1) - 1), np.int64)
