@@ -19,23 +19,24 @@ The integer specification. No public text describes the chip bit by bit; the emu
 from __future__ import annotations
 
 import dataclasses
+import os
 import time
-from collections.abc import Iterator
-from typing import Any, Literal, NamedTuple
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from spikeport.models.arrays import frozen
 from spikeport.models.events import Events
 
-from .dvs import enter
 from .errors import RecordingError, SettingError
-from .layout import ACCEPTED, DROPPED, NEXT, SYNOPS, TICKS, Int64s, Layout, SpikeBuffer, Stream, lay_out
-from .types import SPIKE, CoreProgram, DvsConfig, Program, Recording, is_rate
+from .layout import Layout, lay_out
+from .session import Session, find_misfit
+from .types import Program, Recording, is_rate
 
-_NO_TICKS = np.zeros(0, np.int64)
-_FIRST_BUFFER = 1 << 16
+_PIECE = 1 << 19
+"""Input events of a run that lie in memory at once, with all that they cause."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -87,124 +88,51 @@ class Emulator:
         Raises: RecordingError where there are no events, or their sensor is not the program's; SettingError
         for any other ``record``.
         """
-        _check(events, self.program.dvs)
-        if record not in (None, "all"):
-            raise SettingError(f"record: expected None (monitored cores) or 'all', found {record!r}.")
+        problems = [problem] if (problem := find_misfit(events, self.program.dvs)) else []
+        if not len(events):
+            problems.append("events: expected at least one, found no events. Try a longer window of the recording.")
+        if problems:
+            raise RecordingError(" ".join(problems))
         started = time.perf_counter()
-        ticks_due = _ticks_due(events, self.rate_hz)
-        waiting: dict[int, list[Stream]] = {core.core: [] for core in self.program.cores}
-        entering = enter(events, self.program.dvs)
-        for entry in set(self.program.entry):
-            waiting[entry].append(entering)
-        outcomes: dict[int, _Outcome] = {}
-        spikes: dict[int, NDArray[Any]] = {}
-        for core, layout in zip(self.program.cores, self._layouts, strict=True):
-            arriving = merge(waiting.pop(core.core))
-            outcome, emitted = _integrated(core, layout, arriving, ticks_due if core.bias is not None else _NO_TICKS)
-            outcomes[core.core] = outcome
-            for target, stream in route(core, emitted):
-                waiting[target].append(stream)
-            if core.monitor or record == "all":
-                spikes[core.core] = _stamped(emitted, events)
-        return Recording(
-            spikes=spikes,
-            states={core: outcome.state for core, outcome in outcomes.items()},
-            synops={core: int(outcome.progress[SYNOPS]) for core, outcome in outcomes.items()},
-            n_spikes={core: int(outcome.counts.sum()) for core, outcome in outcomes.items()},
-            n_events={core: int(outcome.progress[ACCEPTED]) for core, outcome in outcomes.items()},
-            n_dropped={core: int(outcome.progress[DROPPED]) for core, outcome in outcomes.items()},
-            counts={core: outcome.counts for core, outcome in outcomes.items()},
-            wall_s=time.perf_counter() - started,
-        )
+        session = self.stream(record)
+        parts = [session.feed(piece) for piece in _pieces(events)]
+        spikes = parts[0] if len(parts) == 1 else {core: _joined([part[core] for part in parts]) for core in parts[0]}
+        return session.recording(spikes, wall_s=time.perf_counter() - started)
+
+    def stream(self, record: Literal["all"] | None = None) -> Session:
+        """Return a run that takes its events in pieces as they arrive, from the initial states on.
+
+        Law: whatever the pieces, their spikes and the states after them are those of ``run`` for all events.
+        Raises: SettingError as ``run``.
+        """
+        return Session(self.program, self._layouts, rate_hz=self.rate_hz, record=record)
+
+    def run_many(
+        self, recordings: Sequence[Events], record: Literal["all"] | None = None, *, workers: int | None = None
+    ) -> tuple[Recording, ...]:
+        """Return what ``run`` returns for each recording, in their order, from ``workers`` threads (None: all cores).
+
+        Law: equal for any number of threads, but for the times.
+        Raises: as ``run``; SettingError for less than one thread.
+        """
+        n_threads = os.cpu_count() or 1 if workers is None else workers
+        if n_threads < 1:
+            raise SettingError(f"workers: expected 1 or more, found {workers}. Try None for all cores.")
+        with ThreadPoolExecutor(n_threads) as pool:
+            return tuple(pool.map(lambda events: self.run(events, record), recordings))
 
 
-class _Outcome(NamedTuple):
-    state: NDArray[np.int16]
-    counts: Int64s
-    progress: Int64s
+def _pieces(events: Events) -> Iterator[Events]:
+    """Yield a recording in pieces that bound what lies in memory at once."""
+    if len(events) <= _PIECE:
+        yield events
+        return
+    for first in range(0, len(events), _PIECE):
+        x, y, p, t_us = (getattr(events, name)[first : first + _PIECE] for name in ("x", "y", "p", "t_us"))
+        yield Events(x, y, p, t_us, events.sensor_size)
 
 
-def _check(events: Events, dvs: DvsConfig) -> None:
-    problems = []
-    if events.sensor_size != dvs.input_shape[1:]:
-        sizes = (events.sensor_size, dvs.input_shape[1:], dvs.out_shape[1:])
-        found, expected, left = ("{}x{}".format(*size) for size in sizes)
-        stage = "" if left == expected else f", of which {left} reach the net"
-        problems.append(
-            f"events: expected a sensor of {expected} (height x width) as the program's input{stage}, found {found}. "
-            "Try cropping or scaling the recording, or a program compiled for its size."
-        )
-    if not len(events):
-        problems.append("events: expected at least one, found no events. Try a longer window of the recording.")
-    if problems:
-        raise RecordingError(" ".join(problems))
-
-
-def _ticks_due(events: Events, slow_clock_hz: float | None) -> Int64s:
-    """Return the number of leak ticks before each input event; nothing without a slow clock."""
-    if slow_clock_hz is None:
-        return _NO_TICKS
-    due: Int64s = np.floor_divide(events.t_us, max(1, round(1e6 / slow_clock_hz)), dtype=np.int64)
-    return due
-
-
-def merge(streams: list[Stream]) -> Stream:
-    """Return one stream in order of the causing event, streams in the given order within one event."""
-    if len(streams) == 1:
-        return streams[0]
-    if not streams:
-        return Stream(*(np.zeros(0, np.int64) for _ in Stream._fields))
-    joined = Stream(*(np.concatenate(columns) for columns in zip(*streams, strict=True)))
-    order = np.argsort(joined.event, kind="stable")
-    return Stream(*(column[order] for column in joined))
-
-
-def _integrated(core: CoreProgram, layout: Layout, arriving: Stream, ticks_due: Int64s) -> tuple[_Outcome, SpikeBuffer]:
-    from .kernels import integrate, leak  # compiled code: half a second that only a run needs
-
-    features, height, width = core.out_shape
-    state = core.initial_state.transpose(1, 2, 0).reshape(height, width * features).copy()
-    counts = np.zeros(state.shape, np.int64)
-    progress = np.zeros(5, np.int64)
-    parts: list[SpikeBuffer] = []
-    size = max(_FIRST_BUFFER, layout.n_targets_max)
-    while not parts or progress[NEXT] < arriving.event.size:
-        feature, y, x = (np.empty(size, np.int16) for _ in range(3))
-        buffer = SpikeBuffer(np.empty(size, np.int64), feature, y, x)
-        n = integrate(layout, arriving, buffer, (state, counts), ticks_due, progress)
-        parts.append(SpikeBuffer(buffer.event[:n], feature[:n], y[:n], x[:n]))
-        size *= 2
-    if ticks_due.size:
-        leak(state, layout.bias, layout.threshold_low, int(ticks_due[-1] - progress[TICKS]))
-    emitted = parts[0] if len(parts) == 1 else SpikeBuffer(*map(np.concatenate, zip(*parts, strict=True)))
-    state, counts = (frozen(a.reshape(height, width, features).transpose(2, 0, 1)) for a in (state, counts))
-    return _Outcome(state, counts, progress), emitted
-
-
-def route(core: CoreProgram, spikes: SpikeBuffer) -> Iterator[tuple[int, Stream]]:
-    """Yield each target core with the stream that ``core`` sends it."""
-    for target in dict.fromkeys(destination.core for destination in core.destinations):
-        if target is None:
-            continue
-        taken = [destination for destination in core.destinations if destination.core == target]
-        n = len(taken)
-        shift = np.array([destination.feature_shift for destination in taken], np.int64)
-        pool = np.array([destination.pool for destination in taken], np.int64)
-        yield (
-            target,
-            Stream(
-                np.repeat(spikes.event, n),
-                (spikes.feature[:, None] + shift).reshape(-1),
-                (spikes.y[:, None] // pool).reshape(-1),
-                (spikes.x[:, None] // pool).reshape(-1),
-            ),
-        )
-
-
-def _stamped(spikes: SpikeBuffer, events: Events) -> NDArray[Any]:
-    stamped = np.empty(spikes.event.size, SPIKE)
-    for name, column in spikes._asdict().items():
-        stamped[name] = column
-    stamped["t_us"] = events.t_us[spikes.event]
-    stamped.flags.writeable = False
-    return stamped
+def _joined(parts: Sequence[NDArray[Any]]) -> NDArray[Any]:
+    whole = np.concatenate(parts)
+    whole.flags.writeable = False
+    return whole

@@ -14,9 +14,10 @@ import numpy as np
 from spikeport.models.events import Events
 
 from .dvs import enter
-from .emulator import Emulator, route
+from .emulator import Emulator
 from .errors import RecordingError
 from .layout import SpikeBuffer
+from .session import route
 from .stimuli import PIECE, Bench, met_taps, probe_events, search_events
 from .types import Golden, Program
 

@@ -18,8 +18,8 @@ from spikeport.convert.geometry import Pair
 from spikeport.models.events import Events
 
 from .dvs import enter
-from .emulator import merge, route
 from .layout import NEXT, TICKS, Int64s, Layout, SpikeBuffer, Stream, lay_out
+from .session import merge, route
 from .types import CoreProgram, Program
 
 STEP_US = 100

@@ -16,7 +16,7 @@ import pytest
 from numpy.testing import assert_array_equal
 
 from spikeport.convert.geometry import fan_out
-from spikeport.deploy import emulator as emulator_module
+from spikeport.deploy import session as session_module
 from spikeport.deploy import pipeline
 from spikeport.deploy.emulator import Emulator
 from spikeport.deploy.errors import InvalidProgramError, RecordingError, SettingError
@@ -129,7 +129,7 @@ def test_runs_are_independent_and_repeatable() -> None:
 def test_a_buffer_that_overflows_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     busy = [random_case(seed) for seed in range(40)]
     whole = [run(case) for case in busy]
-    monkeypatch.setattr(emulator_module, "_FIRST_BUFFER", 1)
+    monkeypatch.setattr(session_module, "_FIRST_BUFFER", 1)
     assert all(run(case).same(recording) for case, recording in zip(busy, whole, strict=True))
     assert max(max(recording.n_spikes.values()) for recording in whole) > 100
 

@@ -1,0 +1,99 @@
+"""Runs in pieces and in threads: never a bit different from one run of everything."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from spikeport.deploy import emulator as emulator_module
+from spikeport.deploy.emulator import Emulator
+from spikeport.deploy.errors import RecordingError, SettingError
+from spikeport.deploy.types import Recording
+from spikeport.models.events import Events
+
+from .programs import random_case
+
+
+def part_of(events: Events, first: int, last: int) -> Events:
+    x, y, p, t_us = (getattr(events, name)[first:last] for name in ("x", "y", "p", "t_us"))
+    return Events(x, y, p, t_us, events.sensor_size)
+
+
+def same_but_for_time(one: Recording, other: Recording) -> bool:
+    return all(
+        one.spikes[core].tobytes() == other.spikes[core].tobytes()
+        and np.array_equal(one.states[core], other.states[core])
+        and np.array_equal(one.counts[core], other.counts[core])
+        and one.synops[core] == other.synops[core]
+        and one.n_events[core] == other.n_events[core]
+        and one.n_dropped[core] == other.n_dropped[core]
+        for core in one.states
+    )
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 100_000), st.lists(st.floats(0, 1), max_size=6), st.sampled_from([None, 500.0, 20_000.0]))
+def test_pieces_of_any_size_change_no_bit(seed: int, cuts: list[float], rate_hz: float | None) -> None:
+    case = random_case(seed)
+    events, emulator = case.events, Emulator(case.program, slow_clock_hz=rate_hz)
+    whole = emulator.run(events, "all")
+    session = emulator.stream("all")
+    ends = [0, *sorted(int(cut * len(events)) for cut in cuts), len(events)]
+    parts = [session.feed(part_of(events, first, last)) for first, last in itertools.pairwise(ends)]
+    spikes = {core: np.concatenate([part[core] for part in parts]) for core in parts[0]}
+    assert session.n_events == len(events)
+    assert same_but_for_time(session.recording(spikes), whole)
+
+
+def test_a_long_recording_runs_in_pieces_that_change_no_bit(monkeypatch: pytest.MonkeyPatch) -> None:
+    case = random_case(3)
+    program, events = case.program, case.events
+    whole = Emulator(program).run(events, "all")
+    monkeypatch.setattr(emulator_module, "_PIECE", 7)
+    assert same_but_for_time(Emulator(program).run(events, "all"), whole)
+
+
+@pytest.mark.parametrize("workers", [None, 1, 3])
+def test_threads_change_no_bit(workers: int | None) -> None:
+    case = random_case(4)
+    n, emulator = len(case.events), Emulator(case.program)
+    recordings = [part_of(case.events, first, n) for first in range(min(9, n))]
+    found = emulator.run_many(recordings, "all", workers=workers)
+    assert len(found) == len(recordings)
+    for one, events in zip(found, recordings, strict=True):
+        assert same_but_for_time(one, emulator.run(events, "all"))
+    assert emulator.run_many([], workers=workers) == ()
+
+
+def test_a_recording_of_a_session_is_not_changed_by_later_events() -> None:
+    case = random_case(5)
+    program, events = case.program, case.events
+    session = Emulator(program).stream()
+    session.feed(events)
+    before = session.recording()
+    copies = {core: state.copy() for core, state in before.states.items()}
+    session.feed(Events(events.x, events.y, events.p, events.t_us + events.t_us[-1], events.sensor_size))
+    assert all(np.array_equal(copies[core], state) for core, state in before.states.items())
+    assert session.n_events == 2 * len(events)
+
+
+def test_what_makes_no_sense_is_refused() -> None:
+    case = random_case(6)
+    program, events = case.program, case.events
+    session = Emulator(program).stream()
+    session.feed(events)
+    late = int(events.t_us[-1])
+    if late > int(events.t_us[0]):
+        with pytest.raises(RecordingError, match=f"expected times from {late} us on"):
+            session.feed(events)
+    with pytest.raises(RecordingError, match="found 999x998"):
+        session.feed(part_of(dataclasses.replace(events, sensor_size=(999, 998)), 0, 0))
+    with pytest.raises(SettingError, match="record: expected"):
+        Emulator(program).stream("some")  # type: ignore[arg-type]
+    with pytest.raises(SettingError, match="workers: expected 1 or more, found 0"):
+        Emulator(program).run_many([events], workers=0)
