@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import math
+import sys
 from collections.abc import Mapping, Set
 from pathlib import Path
 from typing import Any
@@ -249,9 +249,9 @@ def _readout(entry: Any) -> ReadoutConfig:
 def _core(index: int, entry: Any, tensors: dict[str, NDArray[Any]]) -> CoreProgram:
     _check_fields(entry, _CORE, f"cores[{index}]")
     core, has_bias, name, scale = _int(entry["core"], "core"), _bool(entry, "has_bias"), entry["name"], entry["scale"]
-    if not isinstance(name, str) or not _is_json(name):
+    if not isinstance(name, str) or not name.isprintable():
         raise ValueError(f"cores[{index}]: name: expected text, found {name!r:.60}")
-    if not isinstance(scale, (int, float)) or isinstance(scale, bool) or not math.isfinite(scale) or scale <= 0:
+    if type(scale) not in (int, float) or not 0 < scale <= sys.float_info.max:
         raise ValueError(f"cores[{index}]: scale: expected a positive number, found {scale!r:.60}")
     wanted = [key for key in _TENSORS if key != "bias" or has_bias]
     parts = {key: _tensor(f"core{core}/{key}", _TENSORS[key], tensors) for key in wanted}

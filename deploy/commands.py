@@ -58,7 +58,7 @@ def deploy_command(
     from .checking import describe_golden, golden_line
     from .dvs import parse_dvs, with_dvs
     from .golden import add_golden
-    from .pipeline import compile_program
+    from .pipeline import build_program
     from .plan import plan
     from .trial import fit_as_asked
 
@@ -70,16 +70,18 @@ def deploy_command(
     wanted = monitor if monitor in whole else tuple(name.strip() for name in str(monitor).split(","))
     rate_hz = check_rate(slow_clock_hz) or None
     kept: dict[str, Any] = {str(key): notes[key] for key in ("network", "classes") if key in notes}
-    program = compile_program(spiking, chip, layer_order=order, objective=objective, monitor=wanted, provenance=kept)
+    planned = plan(spiking, chip, layer_order=order, objective=objective, readout=monitor == "readout")
+    program = build_program(spiking, planned, layer_order=order, monitor=wanted, provenance=kept)
     program = dataclasses.replace(program, slow_clock_hz=rate_hz)
     if dvs is not None:
         program = with_dvs(program, parse_dvs(dvs, spiking.input_shape[0]))
     program = add_golden(program, None if golden is None else read_events(golden))
-    planned = plan(spiking, chip, layer_order=order, objective=objective, readout=monitor == "readout")
     if rate_hz is not None:
         clocked = (warning for warning in planned.warnings if not warning.rule.endswith("without slow clock"))
         planned = dataclasses.replace(planned, warnings=tuple(clocked))
     content = checked_bytes(program)
+    if golden is not None and all(vector.name != "recording" for vector in program.golden):
+        say(f"{golden.name}: no golden vector came of it: its first event causes more spikes than one may hold.")
     if not dry_run:
         write_atomic(out, content)
     result = {
@@ -137,7 +139,7 @@ def run_command(
     with open_device(device) as opened:
         opened.load(loaded, slow_clock_hz=slow_clock_hz)
         for file in files:
-            events.append(read_events(file))
+            events.append(read_events(file).from_zero())  # ticks of the slow clock count from its start
             outcome = opened.run(events[-1])
             spikes = count_classes(outcome, loaded)
             winner = classify(outcome, loaded) if spikes.any() else None  # silence is no answer

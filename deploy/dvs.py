@@ -91,10 +91,15 @@ def with_dvs(program: Program, dvs: DvsConfig) -> Program:
     for axis, (start, stop), step, is_mirrored in zip(("rows", "columns"), dvs.box, steps, dvs.mirror, strict=True):
         first = start // step
         spans.append((first, first + (stop - start) // step))
-        if start % step or (is_mirrored and (stop - start) % step):
+        if is_mirrored and (stop - start) % step and not start % step:
+            problems.append(
+                f"dvs: mirror: expected {axis} that the net's own pool of {step} divides, found {stop - start}. "
+                f"Try a net whose input has {(stop - start) // step * step} or {-(-(stop - start) // step) * step}."
+            )
+        elif start % step:
             problems.append(
                 f"dvs: crop: expected {axis} in steps of {step}, by which the net pools behind it, found "
-                f"{start}:{stop}. Try {spans[-1][0] * step}:{spans[-1][1] * step}."
+                f"{start}:{stop}. Try {spans[-1][0] * step}:{spans[-1][0] * step + stop - start}."
             )
     if problems:
         raise SettingError(" ".join(problems))

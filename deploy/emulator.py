@@ -32,7 +32,7 @@ from spikeport.models.events import Events
 
 from .errors import RecordingError, SettingError
 from .layout import Layout, lay_out
-from .session import Session, find_misfit
+from .session import Session, find_sensor_misfit
 from .types import Program, Recording, is_rate
 
 _PIECE = 1 << 19
@@ -88,7 +88,7 @@ class Emulator:
         Raises: RecordingError where there are no events, or their sensor is not the program's; SettingError
         for any other ``record``.
         """
-        problems = [problem] if (problem := find_misfit(events, self.program.dvs)) else []
+        problems = [problem] if (problem := find_sensor_misfit(events, self.program.dvs)) else []
         if not len(events):
             problems.append("events: expected at least one, found no events. Try a longer window of the recording.")
         if problems:

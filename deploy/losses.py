@@ -110,7 +110,7 @@ def report_losses(net: SpikingNet, integers: IntegerNet) -> DiscretizationReport
 def _loss(layer: SpikingLayer, integer: IntegerLayer, measured: Moments | None, method: Rounding) -> LayerLoss:
     weight, rounded = in_thresholds(layer), columns(integer.weight, integer.bias)
     threshold = integer.threshold_high
-    wanted, integers = np.rint(weight[:, :-1] * threshold), rounded[:, :-1]
+    wanted, integers = np.rint(columns(layer.weight, None)[:, :-1] * integer.scale), rounded[:, :-1]
     lowest, highest = np.iinfo(integer.weight.dtype).min, np.iinfo(integer.weight.dtype).max
     charge, error = _charge(layer, weight, measured), None
     if threshold > 0 and charge > 0:

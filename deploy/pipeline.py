@@ -36,10 +36,27 @@ def compile_program(
     the vendor's formula, those of a ``FittedNet`` by ours, see ``discretize``.
     ``provenance`` is kept in the program beside its version, the options and the hash of the net. Golden vectors come
     with the program; they are made when they are first looked at, as by saving it.
-    Law: the same arguments give the same bytes of the file: no path, time or machine is kept.
+    Law: the same arguments give the same bytes of the file: no path, time or machine is kept; for a ``FittedNet`` on
+    one machine with one version of numpy.
     Raises: DoesNotFitError with every violation; ChipNameError, LayerOrderError, MonitorError, SettingError.
     """
     planned = plan(net, chip, layer_order=layer_order, objective=objective, readout=monitor == "readout")
+    return build_program(net, planned, layer_order=layer_order, monitor=monitor, provenance=provenance)
+
+
+def build_program(
+    net: SpikingNet,
+    planned: Plan,
+    *,
+    layer_order: LayerOrder = "auto",
+    monitor: Monitor = None,
+    provenance: Mapping[str, Any] | None = None,
+) -> Program:
+    """Return the program of a net that has been planned, with ``layer_order`` and, for ``monitor`` 'readout', for that.
+
+    Law: equal to ``compile_program`` with the options of the plan.
+    Raises: DoesNotFitError with every violation; MonitorError.
+    """
     if not planned.fits:
         raise DoesNotFitError(describe_misfit(planned))
     origin = {
@@ -47,7 +64,7 @@ def compile_program(
         "spikeport": version("spikeport"),
         "net_sha256": net_hash(net),
         "layer_order": layer_order if isinstance(layer_order, str) else list(planned.placement.cores or ()),
-        "objective": objective,
+        "objective": planned.objective,
         "monitor": monitor if monitor is None or isinstance(monitor, str) else list(monitor),
     }
     if isinstance(net, FittedNet):

@@ -125,7 +125,8 @@ def class_counts(net: FineNet, counts: tuple[Int64s, ...]) -> Int64s:
 
 
 def _fine_layer(layer: SpikingLayer) -> FineLayer:
-    largest = max(float(np.abs(layer.weight).max()), 1e-30)
+    biases = 0.0 if layer.bias is None else float(np.abs(layer.bias).max())
+    largest = max(float(np.abs(layer.weight).max()), biases, 1e-9 * layer.threshold)
     scale = _RESOLUTION / largest
     return _made(
         layer,

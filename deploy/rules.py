@@ -134,6 +134,10 @@ def check_program(program: Program, chip: Chip) -> list[Violation]:
         found += check_fan_out(core.name, sum(target.core is not None for target in core.destinations), limits)
         for pool in sorted({target.pool for target in core.destinations}):
             found += check_pool(core.name, (pool, pool), limits)
+        far = [one.feature_shift for one in core.destinations if one.core is not None]
+        if max(far, default=0) >= limits.features:
+            limit = f"at most {limits.features - 1}"
+            found.append(report(core.name, "shift", found=str(max(far)), limit=limit, fix="compiling it again"))
         budget = count_words(core)
         if not fits(budget, chip.core(core.core)):
             words = f"{budget.kernel_words} kernel and {budget.neuron_words} neuron words"

@@ -46,7 +46,7 @@ class Session:
         Raises: RecordingError where the sensor is not the program's, or the events begin before the last of the piece
         before.
         """
-        problem = find_misfit(events, self._program.dvs)
+        problem = find_sensor_misfit(events, self._program.dvs)
         if problem is not None:
             raise RecordingError(problem)
         if len(events) and int(events.t_us[0]) < self._t_us:
@@ -127,7 +127,7 @@ class _Core:
         return state, counts
 
 
-def find_misfit(events: Events, dvs: DvsConfig) -> str | None:
+def find_sensor_misfit(events: Events, dvs: DvsConfig) -> str | None:
     """Return why events are not of the sensor that a program reads, as a sentence; None where they are."""
     if events.sensor_size == dvs.input_shape[1:]:
         return None

@@ -23,7 +23,7 @@ _SPANS = (1, 4)
 
 _N_TRIED = 32
 _MOST_TRIED = 2_000_000
-"""Input events in a trial, more or less: some seconds for a net as large as the chip."""
+"""Input events in a trial at most: some seconds for a net as large as the chip. A sample with more has no trial."""
 
 _N_READ, _N_STEPS = 64, 16
 
@@ -41,7 +41,7 @@ def fit_to(net: SpikingNet, raster: ArrayLike) -> FittedNet:
     """
     batch = np.asarray(raster)
     batch = batch[:, None] if batch.ndim == 4 else batch
-    if any(layer.upsample != (1, 1) for layer in net.layers) or (batch != np.rint(batch)).any():
+    if any(layer.upsample != (1, 1) for layer in net.layers) or (batch != np.rint(batch)).any() or (batch < 0).any():
         return fitted(net, measure_activity(net, batch))
     candidates = (*measure_activities(net, batch, _SPANS), Activity({}))
     variants = [discretize(net, method="vendor"), *(discretize(fitted(net, one)) for one in candidates)]
@@ -84,9 +84,10 @@ def _count_changes(net: SpikingNet, variants: Sequence[IntegerNet], batch: NDArr
     changed = np.zeros((len(net.layers), len(variants)), np.int64)
     n_events = 0
     for sample in range(min(batch.shape[1], _N_TRIED)):
+        coming = int(batch[:, sample].sum(dtype=np.int64))
+        if n_events + coming > _MOST_TRIED:
+            break
         entering = enter_raster(batch[:, sample], seed=sample)
         changed += count_changes(reference, integers, entering)[:, :-1]
-        n_events += len(entering.events)
-        if n_events > _MOST_TRIED:
-            break
+        n_events += coming
     return changed

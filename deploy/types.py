@@ -21,6 +21,9 @@ from .errors import InvalidProgramError
 Reset = Literal["subtract", "zero"]
 INT16 = (-32768, 32767)
 
+MAX_SHIFT = (1 << 14) - 1
+"""Of a destination: all features of nine cores side by side lie below."""
+
 Box = tuple[Pair, Pair]
 """``((top, bottom), (left, right))``, bottom and right outside of it."""
 
@@ -172,6 +175,8 @@ class CoreProgram(ArrayRecord):
             raise InvalidProgramError(f"core {self.core} ('{self.name}'): {problem}")
 
     def _problem(self) -> str | None:
+        if not self.name.isprintable():
+            return "name: expected text that a terminal can show, found control characters."
         if self.weight.ndim != 4 or min(self.weight.shape) < 1:
             return f"weight: expected shape [F, C, ky, kx], found {list(self.weight.shape)}."
         if self.in_shape[0] != self.weight.shape[1]:
@@ -191,8 +196,9 @@ class CoreProgram(ArrayRecord):
             return f"threshold_low: expected {INT16[0]}..-1, found {self.threshold_low}."
         if self.reset not in ("subtract", "zero"):
             return f"reset: expected 'subtract' or 'zero', found {self.reset!r}."
-        if any(target.pool < 1 or target.feature_shift < 0 for target in self.destinations):
-            return f"destinations: expected pools of 1 or more and shifts of 0 or more, found {self.destinations}."
+        if not all(target.pool >= 1 and 0 <= target.feature_shift <= MAX_SHIFT for target in self.destinations):
+            found = f"{self.destinations}"[:200]
+            return f"destinations: expected pools of 1 or more and shifts of 0..{MAX_SHIFT}, found {found}."
         return None
 
     @property
@@ -278,11 +284,24 @@ class Program(ArrayRecord):
                 for core in self.cores
                 if (core.out_shape[0] - 1) % step and any(target.core is None for target in core.destinations)
             ]
+            problems += [
+                f"readout: core {core.core} ('{core.name}'): expected an output at a multiple of {step} features, "
+                f"found one at {target.feature_shift}."
+                for core in self.cores
+                for target in core.destinations
+                if target.core is None and target.feature_shift % step
+            ]
         return problems
 
     def core(self, core: int) -> CoreProgram:
-        """Return the program of core ``core``."""
-        return next(program for program in self.cores if program.core == core)
+        """Return the program of core ``core``.
+
+        Raises: InvalidProgramError where the program has no such core.
+        """
+        for program in self.cores:
+            if program.core == core:
+                return program
+        raise InvalidProgramError(f"core {core}: expected one of {[one.core for one in self.cores]}. Try another.")
 
     @property
     def outputs(self) -> tuple[int, ...]:
@@ -325,12 +344,23 @@ class Violation:
 
 def is_rate(hz: object) -> bool:
     """Return whether a value is a number of slow-clock ticks per second: positive, and not so slow that none comes."""
-    if isinstance(hz, bool) or not isinstance(hz, (int, float)):
+    number = hz.item() if isinstance(hz, np.generic) else hz
+    if isinstance(number, bool) or not isinstance(number, (int, float)):
         return False
-    return 1e6 / 2**62 < hz <= sys.float_info.max
+    return 1e6 / 2**62 < number <= sys.float_info.max
 
 
 def _freeze_tensors(layer: IntegerLayer | CoreProgram) -> None:
+    for name, dtype in (("weight", np.int8), ("initial_state", np.int16), ("bias", np.int16)):
+        values = np.asarray(getattr(layer, name))
+        if getattr(layer, name) is None or values.dtype == dtype or not values.size:
+            continue
+        lowest, highest = np.iinfo(dtype).min, np.iinfo(dtype).max
+        if values.dtype.kind not in "iu" or values.min() < lowest or values.max() > highest:
+            raise InvalidProgramError(
+                f"'{layer.name}': {name}: expected whole numbers of {lowest}..{highest}, found {values.dtype} of "
+                f"{values.min()}..{values.max()}."
+            )
     object.__setattr__(layer, "weight", frozen(layer.weight, np.int8))
     object.__setattr__(layer, "initial_state", frozen(layer.initial_state, np.int16))
     if layer.bias is not None:

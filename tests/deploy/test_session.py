@@ -97,3 +97,10 @@ def test_what_makes_no_sense_is_refused() -> None:
         Emulator(program).stream("some")  # type: ignore[arg-type]
     with pytest.raises(SettingError, match="workers: expected 1 or more, found 0"):
         Emulator(program).run_many([events], workers=0)
+
+
+def test_a_run_of_a_program_needs_a_rate_that_is_a_number() -> None:
+    case = random_case(7)
+    assert Emulator(case.program, slow_clock_hz=np.int64(1000)).rate_hz == 1000
+    with pytest.raises(SettingError, match="positive number"):
+        Emulator(case.program, slow_clock_hz=10**400)
