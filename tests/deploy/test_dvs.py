@@ -287,3 +287,13 @@ def rewritten(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
 def test_a_program_with_no_rate_is_refused() -> None:
     with pytest.raises(InvalidProgramError, match="slow_clock_hz: expected a positive number"):
         dataclasses.replace(compile_program(digits_net()), slow_clock_hz=float("nan"))
+
+
+def test_a_crop_that_is_suggested_works_and_a_mirror_that_cannot_work_suggests_none() -> None:
+    program = dataclasses.replace(compile_program(net_of((2, 34, 34), (4, 4))), golden=())
+    with pytest.raises(SettingError, match="Try 12:46") as caught:
+        with_dvs(program, parse_dvs("crop=13:47:12:46", 2))
+    assert "13:47" in str(caught.value)
+    assert with_dvs(program, parse_dvs("crop=12:46:12:46", 2)).dvs.crop is not None
+    with pytest.raises(SettingError, match="mirror: expected columns that the net's own pool of 4 divides, found 34"):
+        with_dvs(program, parse_dvs("crop=12:46:12:46,mirror=x", 2))

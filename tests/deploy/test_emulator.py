@@ -16,8 +16,8 @@ import pytest
 from numpy.testing import assert_array_equal
 
 from spikeport.convert.geometry import fan_out
-from spikeport.deploy import session as session_module
 from spikeport.deploy import pipeline
+from spikeport.deploy import session as session_module
 from spikeport.deploy.emulator import Emulator
 from spikeport.deploy.errors import InvalidProgramError, RecordingError, SettingError
 from spikeport.deploy.readout import classify, count_classes

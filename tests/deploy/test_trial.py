@@ -204,3 +204,33 @@ def test_options_of_a_command_say_what_is_fitted_to_what() -> None:
     assert without.activity is None
     with pytest.raises(SettingError, match="expected none for the vendor's rounding"):
         fit_as_asked(net, "vendor", "digits")
+
+
+def test_a_threshold_far_below_the_lower_bound_still_makes_a_program() -> None:
+    weight = np.full((2, 1, 3, 3), 1e-5, np.float32)
+    net = fitted(stack((1, 6, 6), [{"features": 2, "kernel": 3, "weight": weight, "threshold": 2e-5, "v_min": -1.0}]))
+    assert plan(net).fits
+    (core,) = compile_program(net).cores
+    assert core.threshold_low == -32768
+    tiny = stack((1, 6, 6), [{"features": 2, "kernel": 3, "v_min": -1e-310}])
+    assert compile_program(fitted(tiny)).cores[0].threshold_low == -1
+
+
+def test_silent_layers_and_rasters_that_are_no_events_are_fitted_all_the_same() -> None:
+    net = stack((1, 6, 6), [{"features": 2, "kernel": 3, "weight": np.zeros((2, 1, 3, 3), np.float32)}])
+    counts = np.random.default_rng(0).integers(0, 3, (4, 1, 6, 6))
+    assert isinstance(fit_to(net, counts), FittedNet)
+    assert isinstance(fit_to(branch_net(), -rasters(branch_net())), FittedNet)
+
+
+def test_a_sample_with_more_events_than_a_trial_may_have_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trial, "_MOST_TRIED", 3)
+    monkeypatch.setattr(trial, "enter_raster", None)  # would be called for a trial
+    net = branch_net()
+    assert isinstance(fit_to(net, rasters(net)), FittedNet)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_the_formula_of_the_vendor_clips_no_weight(seed: int) -> None:
+    net = random_graph(np.random.default_rng(seed))
+    assert all(one.vendor.n_clipped == 0 for one in report_losses(net, discretize(net)).layers)
