@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -65,9 +66,12 @@ class ProgramDiff:
             return "The programs are the same, but the bytes of their files are not."
         if self.acts_alike:
             kinds = sorted({change.what for change in self.changes})
-            return f"The chip is loaded with the same; only {' and '.join(kinds)} differ."
+            return (
+                f"The chip is loaded with the same; only {' and '.join(kinds)} differ{'s' if len(kinds) == 1 else ''}."
+            )
         layers = {change.layer for change in self.changes if change.layer is not None}
-        return f"The programs differ; {count(self.changes, 'change')} in {count(sorted(layers), 'layer')}."
+        where = f" in {count(sorted(layers), 'layer')}" if layers else ""
+        return f"The programs differ; {count(self.changes, 'change')}{where}."
 
     def to_dict(self) -> dict[str, Any]:
         """Return the differences as plain JSON values."""
@@ -83,12 +87,15 @@ class ProgramDiff:
 def diff_programs(a: Program, b: Program) -> ProgramDiff:
     """Return what differs between two programs.
 
-    Layers are matched by name, several of one name in their order. Routes and entries are told by layer, so that a
-    layer on another core is one change of its own, ``core``, and not one of everything that leads to it.
+    Layers are matched by name, several of one name in their order, and what is left of both by the core, under the name
+    in ``a``. Routes and entries are told by layer, so that a layer on another core or of another name is one change of
+    its own, ``core`` or ``name``, and not one of everything that leads to it.
     Law: no changes where ``program_bytes`` are equal; a change for every tensor, threshold, route or setting that
     differs.
     """
-    names_a, names_b = _names(a), _names(b)
+    if program_bytes(a) == program_bytes(b):
+        return ProgramDiff((), is_identical=True)
+    names_a, names_b = _matched_names(a, b)
     cores_a, cores_b = ({name: core for core, name in names.items()} for names in (names_a, names_b))
     changes: list[Change] = []
     for name in [*cores_a, *(name for name in cores_b if name not in cores_a)]:
@@ -101,21 +108,33 @@ def diff_programs(a: Program, b: Program) -> ProgramDiff:
     around = (_around(a, names_a), _around(b, names_b))
     for what in dict.fromkeys([*around[0], *around[1]]):
         before, after = (one.get(what) for one in around)
-        if before != after:
+        if _differ(before, after):
             changes.append(_between(None, what, _only_changed(before, after)))
     changes += _golden_changes(a, b)
     orders = [[name for name in names.values() if name in cores_a and name in cores_b] for names in (names_a, names_b)]
     if orders[0] != orders[1]:
         changes.append(_between(None, "layer order", orders))
-    return ProgramDiff(tuple(changes), program_bytes(a) == program_bytes(b))
+    return ProgramDiff(tuple(changes), is_identical=False)
+
+
+def _matched_names(a: Program, b: Program) -> tuple[dict[int, str], dict[int, str]]:
+    """Return the names of both, those of ``b`` that ``a`` does not have replaced by what ``a`` calls that core."""
+    names_a, names_b = _names(a), _names(b)
+    left = {core: name for core, name in names_a.items() if name not in names_b.values()}
+    return names_a, {
+        core: left[core] if core in left and name not in names_a.values() else name for core, name in names_b.items()
+    }
 
 
 def _names(program: Program) -> dict[int, str]:
     """Return a name per core that no other core has."""
     names: dict[int, str] = {}
     for core in program.cores:
-        n_before = sum(other.name == core.name for other in program.cores[: len(names)])
-        names[core.core] = core.name if not n_before else f"{core.name} ({n_before + 1})"
+        name, n = core.name, 1
+        while name in names.values():
+            n += 1
+            name = f"{core.name} ({n})"
+        names[core.core] = name
     return names
 
 
@@ -130,8 +149,10 @@ def _layer_changes(
                 yield _between(layer, "routes", routes)
         elif any(isinstance(value, np.ndarray) for value in values):
             yield from _tensor_change(layer, field.name, *values)
-        elif values[0] != values[1]:
-            yield _between(layer, field.name, [_plain(value) for value in values])
+        else:
+            plain = [_plain(value) for value in values]
+            if _differ(*plain):
+                yield _between(layer, field.name, plain)
 
 
 def _tensor_change(layer: str, what: str, a: NDArray[Any] | None, b: NDArray[Any] | None) -> Iterator[Change]:
@@ -172,7 +193,9 @@ def _only_changed(before: Any, after: Any) -> tuple[Any, Any]:
     if not isinstance(before, dict) or not isinstance(after, dict):
         return before, after
     keys = [
-        key for key in {**before, **after} if before.get(key) != after.get(key) or (key in before) != (key in after)
+        key
+        for key in {**before, **after}
+        if (key in before) != (key in after) or _differ(before.get(key), after.get(key))
     ]
     return tuple({key: one[key] for key in keys if key in one} for one in (before, after))  # type: ignore[return-value]
 
@@ -208,6 +231,12 @@ def _plain(value: Any) -> Any:
     if isinstance(value, (tuple, list)):
         return [_plain(entry) for entry in value]
     return value
+
+
+def _differ(a: Any, b: Any) -> bool:
+    """Return whether two values of ``_plain`` differ in a file, where 1, 1.0 and true are three of them."""
+    one, other = (json.dumps(value, sort_keys=True) for value in (a, b))
+    return one != other
 
 
 def _said(value: Any) -> str:

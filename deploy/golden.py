@@ -20,16 +20,14 @@ from .layout import SpikeBuffer
 from .session import route
 from .stimuli import PIECE, Bench, met_taps, probe_events, search_events
 from .types import Golden, Program
+from .vectors import MAX_GOLDEN_SPIKES
 
 MAX_EVENTS = 2048
-"""Input events of one vector."""
-
-MAX_SPIKES = 1 << 16
-"""Spikes of one vector, over all cores."""
+"""Input events of one vector that is made here; a file may hold vectors of more."""
 
 _N_PROBE = 64
 _N_SEARCHES = 4
-_BIAS_HZ = 100.0  # the rate at which simulation adds biases, for programs that name none
+_BIAS_HZ = 100.0  # the rate at which simulation adds biases, for programs that name none or too slow a one to see any
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -113,15 +111,20 @@ def count_untouched(program: Program) -> dict[int, int]:
 def content_hash(program: Program, core: int) -> str:
     """Return a hash, 16 hexadecimal digits, of everything that decides what a core does with its events.
 
-    Left out are name, scale and monitor; an entry core also stands for the input stage.
+    Left out are name, scale, monitor and the program's slow clock; an entry core also stands for the input stage, an
+    output core for the readout block.
     """
     one, dvs = program.core(core), program.dvs
     # Spelled out, so that files stay verifiable when a record gets another field: it joins where it is not its default.
-    fields: list[Any] = [one.threshold_high, one.threshold_low, one.reset, one.in_shape, one.stride, one.padding]
+    fields: list[Any] = [int(one.threshold_high), int(one.threshold_low), one.reset]
+    fields += [one.in_shape, one.stride, one.padding]
     fields += [[(to.core, to.pool, to.feature_shift) for to in one.destinations]]
     if core in program.entry:
         fields += [dvs.input_shape, dvs.merge, dvs.pool, dvs.crop, dvs.mirror, dvs.swap]
-    digest = hashlib.sha256(json.dumps(fields).encode())
+    if program.readout is not None and core in program.outputs:
+        fields += [{"readout": program.readout.spacing}]
+    # Numbers of numpy, which JSON does not know, count as the plain ones that a file gives back.
+    digest = hashlib.sha256(json.dumps(fields, default=np.generic.item).encode())
     for tensor in (one.weight, one.bias, one.initial_state):
         digest.update(b"none" if tensor is None else str(tensor.shape).encode() + tensor.tobytes())
     return digest.hexdigest()[:16]
@@ -129,14 +132,14 @@ def content_hash(program: Program, core: int) -> str:
 
 def _rate_hz(program: Program) -> float | None:
     has_bias = any(core.bias is not None and core.bias.any() for core in program.cores)
-    return program.slow_clock_hz or (_BIAS_HZ if has_bias else None)
+    return max(program.slow_clock_hz or 0.0, _BIAS_HZ) if has_bias else program.slow_clock_hz
 
 
 def _searched(program: Program, slow_clock_hz: float | None) -> Iterator[Events]:
     """Yield recordings that reach more and more of a program, and again from nothing once they reach all."""
     bench = Bench.of(program)
     for _ in range(_N_SEARCHES):
-        events, after = search_events(bench, slow_clock_hz, n_events=MAX_EVENTS, n_spikes=MAX_SPIKES)
+        events, after = search_events(bench, slow_clock_hz, n_events=MAX_EVENTS, n_spikes=MAX_GOLDEN_SPIKES)
         if len(events):
             yield events
         bench = after.restarted(anew=after.is_complete or not len(events))
@@ -145,18 +148,20 @@ def _searched(program: Program, slow_clock_hz: float | None) -> Iterator[Events]
 def _recorded(name: str, events: Events, program: Program, slow_clock_hz: float | None) -> Golden:
     found = Emulator(program, slow_clock_hz=slow_clock_hz or 0).run(events, "all")
     contents = {core.core: content_hash(program, core.core) for core in program.cores}
-    return Golden(name, events, slow_clock_hz or 0.0, found.spikes, found.states, contents)
+    return Golden(name, events, float(slow_clock_hz or 0), found.spikes, found.states, contents)
 
 
 def _trimmed(name: str, events: Events, program: Program, slow_clock_hz: float | None) -> Golden | None:
     """Return the vector of as many events from the start as the limits permit, None for none."""
-    bench, n = Bench.of(program), 0
-    while n < min(len(events), MAX_EVENTS):
-        piece = _part(events, n, min(n + PIECE, MAX_EVENTS))
+    bench, n, step = Bench.of(program), 0, PIECE
+    limit = min(len(events), MAX_EVENTS)
+    while n < limit and step:
+        piece = _part(events, n, min(n + step, limit))
         after = bench.advance(piece, slow_clock_hz)
-        if after is None or after.n_spikes > MAX_SPIKES:
-            break
-        bench, n = after, n + len(piece)
+        if after is None or after.n_spikes > MAX_GOLDEN_SPIKES:
+            step //= 2
+            continue
+        bench, n, step = after, n + len(piece), min(2 * step, PIECE)
     return _recorded(name, _part(events, 0, n), program, slow_clock_hz) if n else None
 
 

@@ -232,8 +232,9 @@ def search_events(bench: Bench, slow_clock_hz: float | None, *, n_events: int, n
             after = bench.advance(piece, slow_clock_hz)
             if after is not None and after.n_spikes <= n_spikes:
                 tried.append((piece, after))
-        if not tried and n_piece > (_SMALLEST if kept else 1):
-            n_piece //= _SMALLEST
+        smallest = _SMALLEST if kept else 1
+        if not tried and n_piece > smallest:
+            n_piece = max(smallest, n_piece // _SMALLEST)
             continue
         if not tried:
             break

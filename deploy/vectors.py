@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,21 +21,66 @@ MAX_GOLDEN = 8
 MAX_GOLDEN_EVENTS = 1 << 16
 """Input events of one vector."""
 
+MAX_GOLDEN_SPIKES = 1 << 16
+"""Spikes of one vector, over all cores; the bound on what a small file may become in memory."""
+
 Tensors = dict[str, NDArray[Any]]
 
 
-def find_misfit(program: Program) -> str | None:
-    """Return why the golden vectors cannot be those of the program, as a sentence; None where they can."""
+def find_golden_misfit(program: Program) -> str | None:
+    """Return why the golden vectors cannot be those of the program or of any file, as a sentence; None where they can.
+
+    Law: vectors without a misfit come back from their file as they were.
+    """
+    if len(program.golden) > MAX_GOLDEN:
+        return f"golden: expected at most {MAX_GOLDEN} vectors, found {len(program.golden)}. Try fewer."
     size = program.dvs.input_shape[1:]
     shapes = {core.core: core.out_shape for core in program.cores}
     for golden in program.golden:
         found = {core: state.shape for core, state in golden.states.items()}
+        problem = None
         if golden.events.sensor_size != size or found != shapes or set(golden.spikes) != set(shapes):
-            return (
-                f"golden vector '{golden.name}': expected events of a sensor of {size} and maps of {shapes}, found "
-                f"{golden.events.sensor_size} and {found}. Try add_golden(program) after a change on purpose."
-            )
+            sensor = golden.events.sensor_size
+            problem = f"expected events of a sensor of {size} and maps of {shapes}, found {sensor} and {found}"
+        problem = problem or _find_wrong_setting(golden) or _find_wrong_spikes(golden, shapes)
+        if problem is not None:
+            return f"golden vector {golden.name!r:.60}: {problem}. Try add_golden(program) after a change on purpose."
     return None
+
+
+def _find_wrong_setting(golden: Golden) -> str | None:
+    hz, hashes, n = golden.slow_clock_hz, golden.contents, len(golden.events)
+    if not isinstance(golden.name, str) or not golden.name.isprintable():
+        return "expected a name of one line of text"
+    if not (hz == 0 or is_rate(hz)):
+        return f"slow_clock_hz: expected 0 or a positive number, found {hz!r:.60}"
+    if set(hashes) != set(golden.states) or not all(map(_is_hash, hashes.values())):
+        return f"contents: expected a hash for each of the cores {sorted(golden.states)}, found {dict(hashes)!r:.200}"
+    if not 1 <= n <= MAX_GOLDEN_EVENTS:
+        return f"expected 1 to {MAX_GOLDEN_EVENTS} events, found {n}"
+    n_spikes = sum(len(spikes) for spikes in golden.spikes.values())
+    return _too_many_spikes(n_spikes) if n_spikes > MAX_GOLDEN_SPIKES else None
+
+
+def _find_wrong_spikes(golden: Golden, shapes: Mapping[int, Shape3]) -> str | None:
+    n, t_us = len(golden.events), golden.events.t_us
+    for core, shape in shapes.items():
+        spikes, state = golden.spikes[core], golden.states[core]
+        if spikes.dtype != SPIKE or spikes.ndim != 1 or state.dtype != np.int16:
+            return f"core {core}: expected spikes of {SPIKE} and states of int16, found {spikes.dtype}, {state.dtype}"
+        event = spikes["event"]
+        for name, limit in zip(("event", "feature", "y", "x"), (n, *shape), strict=True):
+            wrong = (spikes[name] < 0) | (spikes[name] >= limit)
+            if wrong.any():
+                at = int(np.argmax(wrong))
+                return f"core {core}: {name}[{at}]: expected 0..{limit - 1}, found {spikes[name][at]}"
+        if (np.diff(event) < 0).any() or (spikes["t_us"] != t_us[event]).any():
+            return f"core {core}: expected spikes in the order of their events, with their times, found others"
+    return None
+
+
+def _too_many_spikes(n_spikes: int) -> str:
+    return f"expected at most {MAX_GOLDEN_SPIKES} spikes over all cores, found {n_spikes}"
 
 
 def golden_tensors(program: Program) -> tuple[Tensors, list[dict[str, Any]]]:
@@ -44,9 +89,9 @@ def golden_tensors(program: Program) -> tuple[Tensors, list[dict[str, Any]]]:
     Shapes: ``events`` int16 ``[n, 3]`` (y, x, polarity), ``t_us`` int64 ``[n]``; for each core
     ``counts`` int32 ``[n]`` of spikes at each event, ``neurons`` uint16, the flat index of each spike in ``out_shape``,
     and ``state``.
-    Raises: InvalidProgramError where the vectors are of another program, or a map has more neurons than any core.
+    Raises: InvalidProgramError where ``find_golden_misfit`` finds one, or a map has more neurons than any core.
     """
-    problem = find_misfit(program)
+    problem = find_golden_misfit(program)
     if problem is not None:
         raise InvalidProgramError(problem)
     tensors: Tensors = {}
@@ -68,7 +113,7 @@ def golden_tensors(program: Program) -> tuple[Tensors, list[dict[str, Any]]]:
     entries = [
         {
             "name": golden.name,
-            "slow_clock_hz": golden.slow_clock_hz,
+            "slow_clock_hz": float(golden.slow_clock_hz),
             "contents": {str(core): content for core, content in golden.contents.items()},
         }
         for golden in program.golden
@@ -109,6 +154,10 @@ def _golden(index: int, entry: Any, tensors: Tensors, cores: Sequence[CoreProgra
         events = Events(columns[:, 1], columns[:, 0], columns[:, 2], t_us, size)
     except ValueError as cause:  # EventsError, which says what and where
         raise ValueError(f"{where}: {str(cause).partition(' Try ')[0]}") from cause
+    # Before any of them takes ten times its size in the file.
+    n_spikes = sum(tensors[key].size for core in cores if (key := f"{where}/core{core.core}/neurons") in tensors)
+    if n_spikes > MAX_GOLDEN_SPIKES:
+        raise ValueError(f"{where}: {_too_many_spikes(n_spikes)}")
     spikes = {core.core: _spikes(f"{where}/core{core.core}", core, tensors, t_us) for core in cores}
     states = {core.core: _shaped(tensors, f"{where}/core{core.core}/state", np.int16, core.out_shape) for core in cores}
     return Golden(name, events, float(hz), spikes, states, {ids[core]: contents[core] for core in contents})

@@ -14,7 +14,7 @@ from .device import Device, open_device
 from .errors import GoldenError
 from .golden import content_hash, count_untouched
 from .types import Golden, Program, Recording
-from .vectors import find_misfit
+from .vectors import find_golden_misfit
 
 _ORDER = ("event", "y", "x", "feature")
 """Spikes are compared in the order in which the specification visits neurons; within one event a board may differ."""
@@ -48,7 +48,7 @@ class Divergence:
         if self.neuron is None:
             return (
                 f"{where}: expected what the golden vectors were recorded with (hash {self.expected}), found other "
-                f"weights, thresholds, states or routes ({self.found}), which no golden event shows."
+                f"weights, thresholds, states, routes or readout ({self.found}), which no golden event shows."
             )
         feature, y, x = self.neuron
         where += f", feature {feature}, y {y}, x {x}"
@@ -111,10 +111,11 @@ def verify(program: Program, device: str | Device = "emulator") -> Verification:
     core in its recording, event by event, then the final states of each core in it. A divergence in spikes, which has
     an event, is reported before one in states alone; of those the earliest event, of that the first core in network
     order, of that the first neuron by row, column and feature. Last, the program is compared with the hashes of what
-    it was, for the weights that no golden event meets.
+    it was, for the weights that no golden event meets, and the readout block. Not covered is ``program.slow_clock_hz``:
+    the vectors are replayed at the rates that they were recorded with.
     Law: a program as it was compiled has no divergence on the emulator.
-    Raises: GoldenError where the program has no golden vectors, they are not of its cores, or the device gives nothing
-    to compare; DeviceError.
+    Raises: GoldenError where the program has no golden vectors, they cannot be its own, or the device gives nothing to
+    compare; DeviceError.
     """
     _check(program)
     if isinstance(device, str):
@@ -153,7 +154,7 @@ def _check(program: Program) -> None:
         raise GoldenError(
             "program: expected golden vectors, found none. Try `spikeport deploy` again, or add_golden(program)."
         )
-    problem = find_misfit(program)
+    problem = find_golden_misfit(program)
     if problem is not None:
         raise GoldenError(problem)
 

@@ -13,6 +13,7 @@ from safetensors.numpy import save
 
 from spikeport.deploy.artifact import MAX_BYTES, MAX_HEADER_BYTES, program_bytes
 from spikeport.deploy.types import Program
+from spikeport.deploy.vectors import MAX_GOLDEN, MAX_GOLDEN_SPIKES
 
 KEY = "spikeport"
 DTYPES = {"I8": np.int8, "I16": np.int16, "I32": np.int32, "I64": np.int64, "U16": np.uint16}
@@ -201,9 +202,34 @@ def _broken(program: Program) -> Iterator[Hostile]:
     yield made("counts of 64 bits", tensor(f"{where}/counts", lambda c: c.astype(np.int64)), "counts: expected int32")
     yield made("more spikes than counts", tensor(f"{where}/neurons", lambda n: np.append(n, n[:1])), "that add up to")
     yield made("a neuron that is not there", tensor(f"{where}/neurons", put(0, 65_535)), "expected neurons in 0")
+    too_many = f"golden0: expected at most {MAX_GOLDEN_SPIKES} spikes over all cores, found "
+    yield made("seven million golden spikes", _flood(program, {core: 7_000_000}), too_many + "7000000")
+    shared = {one.core: MAX_GOLDEN_SPIKES // 2 + 1 for one in program.cores[:2]}
+    yield made("golden spikes too many together", _flood(program, shared), too_many + str(MAX_GOLDEN_SPIKES + 2))
+    yield made("full vectors and one tensor more", _flood(program, {core: MAX_GOLDEN_SPIKES}, MAX_GOLDEN), "found also")
     yield made("neurons of two axes", tensor(f"{where}/neurons", lambda n: n[None]), "expected one axis")
     yield made("golden state of another shape", tensor(f"{where}/state", lambda s: s[:-1]), "state: expected shape")
     yield made("golden state of bytes", tensor(f"{where}/state", lambda s: s.astype(np.int8)), "state: expected int16")
+
+
+def _flood(program: Program, n_spikes: dict[int, int], n_vectors: int = 1) -> Change:
+    """Return the change to vectors of so many spikes of each core, all at the first event, and a tensor too many."""
+
+    def apply(header: Header, tensors: Tensors) -> None:
+        first = {name: one for name, one in tensors.items() if name.startswith("golden0/")}
+        for name in [name for name in tensors if name.startswith("golden")]:
+            del tensors[name]
+        header["golden"] = header["golden"][:1] * n_vectors
+        for core in (one.core for one in program.cores):
+            counts = np.zeros_like(first[f"golden0/core{core}/counts"])
+            counts[0] = n_spikes.get(core, 0)
+            first[f"golden0/core{core}/counts"] = counts
+            first[f"golden0/core{core}/neurons"] = np.zeros(counts[0], np.uint16)
+        for index in range(n_vectors):
+            tensors.update({name.replace("golden0/", f"golden{index}/"): one for name, one in first.items()})
+        tensors["more"] = np.zeros(1, np.int8)
+
+    return apply
 
 
 def _index(data: bytes) -> tuple[dict[str, Any], bytes]:

@@ -117,6 +117,65 @@ def test_what_is_around_the_layers_is_told(program: Program) -> None:
     assert len(texts) == 5
 
 
+def test_a_layer_of_another_name_is_one_change_that_no_chip_is_loaded_with(program: Program) -> None:
+    for position, core in enumerate(program.cores):
+        renamed = with_core(program, position, name="other")
+        change = only(program, renamed)
+        assert (change.layer, change.what, change.before, change.after) == (core.name, "name", core.name, "other")
+        found = diff_programs(program, renamed)
+        assert found.acts_alike
+        assert found.verdict == "The chip is loaded with the same; only name differs."
+    renamed = with_core(program, 0, name="other", threshold_high=5)
+    changes = diff_programs(program, renamed).changes
+    assert {(change.layer, change.what) for change in changes} == {("left", "name"), ("left", "threshold_high")}
+    swapped = with_core(with_core(program, 0, name="right"), 1, name="left")
+    assert not diff_programs(program, swapped).acts_alike
+
+
+def test_a_layer_of_another_name_on_another_core_is_another_layer(program: Program) -> None:
+    last = program.cores[-1]
+    free = next(core for core in range(9) if core not in {one.core for one in program.cores})
+    routed = tuple(
+        dataclasses.replace(
+            core,
+            destinations=tuple(
+                dataclasses.replace(to, core=free if to.core == last.core else to.core) for to in core.destinations
+            ),
+        )
+        for core in program.cores[:-1]
+    )
+    moved = dataclasses.replace(program, cores=(*routed, dataclasses.replace(last, core=free, name="other")))
+    changes = diff_programs(program, moved).changes
+    gone = {(change.layer, change.before, change.after) for change in changes if change.what == "layer"}
+    assert gone == {(last.name, f"core {last.core}", None), ("other", None, f"core {free}")}
+
+
+def test_a_change_of_the_program_alone_names_no_layers(program: Program) -> None:
+    found = diff_programs(program, dataclasses.replace(program, slow_clock_hz=5.0))
+    assert found.verdict == "The programs differ; 1 change."
+    assert diff_programs(program, with_core(program, 0, threshold_high=5)).verdict.endswith("1 change in 1 layer.")
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [({"a": 1}, {"a": True}), ({"a": 0.0}, {"a": 0}), ({"a": {"b": [1]}}, {"a": {"b": [1.0]}}), ({"a": None}, {})],
+)
+def test_values_that_are_equal_in_python_and_not_in_a_file_are_told(
+    program: Program, before: dict[str, Any], after: dict[str, Any]
+) -> None:
+    change = only(*(dataclasses.replace(program, provenance=one) for one in (before, after)))
+    assert (change.what, repr(change.before), repr(change.after)) == ("provenance", repr(before), repr(after))
+
+
+def test_names_that_look_as_if_told_apart_already_hide_no_layer() -> None:
+    a = bare(stack((2, 9, 9), [{"features": 2}] * 3))
+    for position, name in enumerate(("x", "x", "x (2)")):
+        a = with_core(a, position, name=name)
+    for position in range(3):
+        change = only(a, with_core(a, position, threshold_high=5))
+        assert change.what == "threshold_high"
+
+
 def test_layers_that_only_one_has_are_told_and_equal_names_are_told_apart() -> None:
     rows = [{"features": 2}] * 3
     a, b = (

@@ -15,10 +15,11 @@ from spikeport.deploy.artifact import load_program, save_program
 from spikeport.deploy.dvs import enter
 from spikeport.deploy.emulator import Emulator
 from spikeport.deploy.errors import InvalidProgramError, RecordingError
-from spikeport.deploy.golden import MAX_EVENTS, MAX_SPIKES, add_golden, content_hash, count_untouched
+from spikeport.deploy.golden import MAX_EVENTS, add_golden, content_hash, count_untouched
 from spikeport.deploy.pipeline import compile_program
 from spikeport.deploy.stimuli import STEP_US, Bench, search_events
-from spikeport.deploy.types import Destination, DvsConfig, Program
+from spikeport.deploy.types import CoreProgram, Destination, DvsConfig, Program, ReadoutConfig
+from spikeport.deploy.vectors import MAX_GOLDEN_SPIKES
 from spikeport.deploy.verify import verify
 from spikeport.models.events import Events
 from spikeport.models.files import write_events
@@ -46,7 +47,7 @@ def test_vectors_are_what_the_emulator_does(program: Program) -> None:
             assert np.array_equal(golden.spikes[core.core], found.spikes[core.core])
             assert np.array_equal(golden.states[core.core], found.states[core.core])
         assert len(golden.events) <= MAX_EVENTS
-        assert sum(map(len, golden.spikes.values())) <= MAX_SPIKES
+        assert sum(map(len, golden.spikes.values())) <= MAX_GOLDEN_SPIKES
         assert np.all(np.diff(golden.events.t_us) == STEP_US)
 
 
@@ -89,6 +90,20 @@ def test_biases_are_excited_by_a_slow_clock_and_the_probe_has_none(program: Prog
     assert {golden.slow_clock_hz for golden in program.golden} == {0}
     clocked = add_golden(dataclasses.replace(program, slow_clock_hz=500.0))
     assert {golden.slow_clock_hz for golden in clocked.golden[1:]} == {500.0}
+    slow = add_golden(dataclasses.replace(program, slow_clock_hz=4.0))
+    assert {golden.slow_clock_hz for golden in slow.golden[1:]} == {4.0}
+
+
+@pytest.mark.parametrize("hz", [1.0, 4.0, 10.0])
+def test_a_changed_bias_shows_however_slow_the_clock_of_the_program_is(hz: float) -> None:
+    clocked = add_golden(dataclasses.replace(biased(), slow_clock_hz=hz))
+    for position, core in enumerate(clocked.cores):
+        assert core.bias is not None
+        changed = dataclasses.replace(core, bias=np.where(core.bias > 0, core.bias - 1, core.bias + 1))
+        cores = (*clocked.cores[:position], changed, *clocked.cores[position + 1 :])
+        found = verify(dataclasses.replace(clocked, cores=cores)).divergence
+        assert found is not None
+        assert found.kind in ("spikes", "state")
 
 
 def test_a_recording_of_the_user_joins_from_its_start(program: Program) -> None:
@@ -163,6 +178,49 @@ def test_a_program_that_answers_one_event_with_a_flood_is_let_alone() -> None:
     assert len(add_golden(program).golden) == 0
 
 
+def one_core(**fields: Any) -> Program:
+    core = make_core(0, **fields)
+    return Program("speck2fdevkit", (core,), (0,), DvsConfig(core.in_shape))
+
+
+def test_a_recording_that_answers_128_events_with_a_flood_joins_as_far_as_it_goes() -> None:
+    """300 events of 144 spikes each, of which 128 are more than is kept of one core at once."""
+    program = one_core(weight=np.full((16, 2, 3, 3), 127), in_shape=(2, 34, 34))
+    rng = np.random.default_rng(0)
+    y, x, p = rng.integers(4, 30, 300), rng.integers(4, 30, 300), rng.integers(0, 2, 300)
+    recording = Events(x, y, p, np.arange(300) * 100, (34, 34))
+    last = add_golden(program, recording).golden[-1]
+    assert last.name == "recording"
+    assert len(last.events) == 300
+    assert len(last.spikes[0]) == 300 * 144
+    x, y, p, t_us = (np.repeat(one, 2) for one in (x, y, p, recording.t_us))
+    twice = Events(x, y, p, t_us, (34, 34))
+    last = add_golden(program, twice).golden[-1]
+    assert len(last.events) == MAX_GOLDEN_SPIKES // 144
+
+
+@pytest.mark.parametrize("features", [40, 64])
+def test_a_program_that_answers_one_event_with_thousands_of_spikes_has_vectors(features: int) -> None:
+    weight = np.full((features, 2, 16, 16), 127)
+    program = one_core(weight=weight, threshold_high=100, in_shape=(2, 40, 40))
+    golden = add_golden(program).golden
+    assert [one.name for one in golden][:2] == ["probe", "search 1"]
+    for one in golden:
+        assert 0 < sum(map(len, one.spikes.values())) <= MAX_GOLDEN_SPIKES
+    assert verify(dataclasses.replace(program, golden=golden)).ok
+
+
+def test_a_search_keeps_no_piece_of_few_events_behind_a_larger_one() -> None:
+    """128 events cause nothing, every later one 2048 spikes: pieces of 8 are too many, and of 2 too small to try."""
+    weight = np.ones((8, 2, 16, 16), np.int8)
+    state = np.full((8, 16, 16), -128)
+    geometry: dict[str, Any] = {"in_shape": (2, 1, 1), "padding": (15, 15), "initial_state": state}
+    program = one_core(weight=weight, threshold_high=1, threshold_low=-200, **geometry)
+    events, after = search_events(Bench.of(program), None, n_events=2048, n_spikes=MAX_GOLDEN_SPIKES)
+    assert len(events) == 128
+    assert after.n_spikes == 0
+
+
 def test_a_search_has_nothing_to_find_where_all_is_reached() -> None:
     core = make_core(0, weight=[[[[127]], [[-127]]]], in_shape=(2, 3, 3))
     after = Bench.of(Program("speck2fdevkit", (core,), (0,), DvsConfig((2, 3, 3))))
@@ -202,6 +260,26 @@ def test_hashes_tell_what_a_core_does_and_nothing_else(program: Program) -> None
         content_hash(dataclasses.replace(program, dvs=dataclasses.replace(program.dvs, merge=True)), first),
     ]
     assert len({was, *others}) == 1 + len(others)
+
+
+def test_hashes_of_output_cores_tell_the_readout_and_numbers_of_numpy_are_plain_ones(program: Program) -> None:
+    core = make_core(
+        0, weight=np.full((5, 2, 1, 1), 9), in_shape=(2, 1, 1), destinations=(Destination(1), Destination(None))
+    )
+    inner = dataclasses.replace(core, destinations=(Destination(1),))
+    last = make_core(1, weight=np.full((5, 5, 1, 1), 9))
+
+    def hashes(spacing: int | None, first: CoreProgram = inner) -> list[str]:
+        readout = None if spacing is None else ReadoutConfig(spacing)
+        made = Program("speck2fdevkit", (first, last), (0,), DvsConfig((2, 1, 1)), readout=readout)
+        return [content_hash(made, one) for one in (0, 1)]
+
+    assert len({hashes(spacing)[0] for spacing in (None, 1, 2, 4)}) == 1
+    assert len({hashes(spacing)[1] for spacing in (None, 1, 2, 4)}) == 4
+    assert len({hashes(spacing, core)[0] for spacing in (None, 1, 2, 4)}) == 4
+    of_numpy = dataclasses.replace(inner, threshold_high=np.int64(127), threshold_low=np.int16(-127))  # type: ignore[arg-type]
+    of_numpy = dataclasses.replace(of_numpy, destinations=(Destination(np.int64(1)),))  # type: ignore[arg-type]
+    assert hashes(None, of_numpy) == hashes(None)
 
 
 def test_vectors_of_another_program_are_not_saved(program: Program, tmp_path: Path) -> None:

@@ -11,14 +11,16 @@ from typing import Any, Literal, Self
 
 import numpy as np
 import pytest
+import typer
 
 from spikeport.deploy.artifact import load_program, save_program
+from spikeport.deploy.checking import verify_command
 from spikeport.deploy.device import Device, open_device
 from spikeport.deploy.emulator import Emulator
 from spikeport.deploy.errors import DeviceError, GoldenError
 from spikeport.deploy.golden import add_golden
 from spikeport.deploy.pipeline import compile_program
-from spikeport.deploy.types import Program, Recording
+from spikeport.deploy.types import Program, ReadoutConfig, Recording
 from spikeport.deploy.verify import verify
 from spikeport.models.events import Events
 
@@ -127,6 +129,19 @@ def test_a_weight_that_no_golden_event_meets_is_found_by_its_hash(program: Progr
     assert "which no golden event shows" in found.divergence.message
 
 
+def test_another_readout_is_found_and_another_slow_clock_is_not(program: Program) -> None:
+    last = program.cores[-1]
+    assert last.out_shape[0] == 2
+    read = add_golden(dataclasses.replace(program, readout=ReadoutConfig(1)))
+    assert verify(read).ok
+    found = verify(dataclasses.replace(read, readout=None)).divergence
+    assert found is not None
+    assert (found.kind, found.core) == ("content", last.core)
+    assert "routes or readout" in found.message
+    assert not verify(dataclasses.replace(program, readout=ReadoutConfig(1))).ok
+    assert verify(dataclasses.replace(read, slow_clock_hz=1.0)).ok
+
+
 # devices that give less
 
 
@@ -211,6 +226,18 @@ def test_the_command_says_what_was_compared_and_ends_with_5_on_a_mismatch(progra
     assert result["divergence"]["message"] in done.stderr
     assert "\n" not in done.stderr.strip()
     assert spikeport("verify", "good.safetensors", "--device", "speck9", cwd=tmp_path).returncode == 7
+
+
+def test_the_command_says_the_divergence_once(
+    program: Program, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save_program(moved(program, threshold_high=1), tmp_path / "bad.safetensors")
+    with pytest.raises(typer.Exit):
+        verify_command(tmp_path / "bad.safetensors", "emulator")
+    out, err = capsys.readouterr()
+    assert "not as expected" in out
+    assert "expected no spike at event" not in " ".join(out.split())
+    assert " ".join(err.split()).count("expected no spike at event") == 1
 
 
 # many
