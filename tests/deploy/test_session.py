@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+from typing import Any
 
 import numpy as np
 import pytest
@@ -101,6 +102,7 @@ def test_what_makes_no_sense_is_refused() -> None:
 
 def test_a_run_of_a_program_needs_a_rate_that_is_a_number() -> None:
     case = random_case(7)
-    assert Emulator(case.program, slow_clock_hz=np.int64(1000)).rate_hz == 1000
+    rate: Any = np.int64(1000)
+    assert Emulator(case.program, slow_clock_hz=rate).rate_hz == 1000
     with pytest.raises(SettingError, match="positive number"):
         Emulator(case.program, slow_clock_hz=10**400)

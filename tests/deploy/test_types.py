@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -24,7 +26,7 @@ from .programs import make_core
         ({"destinations": (Destination(1, 1, 1 << 14),)}, "shifts of 0..16383"),
     ],
 )
-def test_a_core_holds_no_other_value_than_it_was_given(fields: dict[str, object], text: str) -> None:
+def test_a_core_holds_no_other_value_than_it_was_given(fields: dict[str, Any], text: str) -> None:
     with pytest.raises(InvalidProgramError, match=text):
         make_core(**fields)
 
