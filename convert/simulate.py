@@ -164,6 +164,7 @@ def _simulate_part(net: SpikingNet, batch: NDArray[Any], dt_us: int, keep_spikes
     live: dict[int, torch.Tensor] = {INPUT: given}
     output = torch.zeros(*given.shape[:2], *(net.output_shape or (0, 0, 0)))
     counts, states, kept = [], [], []
+    _add_output(net, INPUT, given, output)
     for index, layer in enumerate(net.layers):
         current = _convolved(layer, _arriving(net, index, live))
         neurons = sl.IAF(**_iaf_settings(layer))
@@ -174,10 +175,7 @@ def _simulate_part(net: SpikingNet, batch: NDArray[Any], dt_us: int, keep_spikes
         states.append(_own(neurons.v_mem.numpy().copy()))
         if keep_spikes:
             kept.append(_own(spikes.transpose(0, 1).round().to(torch.int32).contiguous().numpy()))
-        for edge in net.outgoing(index):
-            if edge.target is None and net.output_shape:
-                pooled_spikes = _sum_pooled(spikes, edge.pool)
-                output[:, :, edge.feature_shift : edge.feature_shift + pooled_spikes.shape[2]] += pooled_spikes
+        _add_output(net, index, spikes, output)
         live = {source: value for source, value in live.items() if last_reader.get(source, -1) > index}
     return Trace(
         input_counts=batch.sum(axis=0, dtype=np.float64),
@@ -188,6 +186,14 @@ def _simulate_part(net: SpikingNet, batch: NDArray[Any], dt_us: int, keep_spikes
         spikes=tuple(kept) if keep_spikes else None,
         dt_us=dt_us,
     )
+
+
+def _add_output(net: SpikingNet, source: int, spikes: torch.Tensor, output: torch.Tensor) -> None:
+    """Add to ``output`` ``[B, T, *output_shape]`` what of the spikes of ``source`` leaves the net."""
+    for edge in net.outgoing(source):
+        if edge.target is None and net.output_shape:
+            leaving = _sum_pooled(spikes, edge.pool)
+            output[:, :, edge.feature_shift : edge.feature_shift + leaving.shape[2]] += leaving
 
 
 def _output_states(net: SpikingNet, states: list[NDArray[np.float32]]) -> NDArray[np.float32]:

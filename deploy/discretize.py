@@ -56,8 +56,8 @@ def fitted_like(net: SpikingNet, given: SpikingNet) -> SpikingNet:
 
 def _reads(net: SpikingNet, index: int) -> tuple[object, ...]:
     layer = net.layers[index]
-    shifts = sorted(edge.feature_shift for edge in net.incoming(index))
-    return layer.in_shape, layer.groups, layer.weight.shape[1:], tuple(shifts)
+    shifts = tuple(edge.feature_shift for edge in net.incoming(index))  # relays keep the order of edges
+    return layer.in_shape, layer.groups, layer.weight.shape[1:], shifts
 
 
 def discretize(net: SpikingNet, *, method: Rounding | None = None, activity: Activity | None = None) -> IntegerNet:
@@ -178,7 +178,7 @@ def _grid(layer: SpikingLayer) -> Grid:
     if layer.bias is not None and layer.bias.any():
         room = min(room, int(INT16[1] / (1 + float(np.abs(layer.bias).max()) / layer.threshold)))
     if layer.v_min:
-        room = min(room, int((-INT16[0] - largest_weight) * layer.threshold / -layer.v_min))
+        room = int(min(float(room), (-INT16[0] - largest_weight) * layer.threshold / -layer.v_min))
     return Grid(lowest, highest, max(1, room))
 
 
@@ -186,7 +186,7 @@ def _integer_layer(
     layer: SpikingLayer, scale: float, *, weight: NDArray[np.int8], bias: NDArray[np.int16] | None, threshold: int
 ) -> IntegerLayer:
     lowest, highest = NUMBERS.threshold_low
-    low = lowest if layer.v_min is None else min(highest, int(to_integers(layer.v_min, scale)))
+    low = lowest if layer.v_min is None else min(highest, max(lowest, int(to_integers(layer.v_min, scale))))
     return IntegerLayer(
         name=layer.name,
         weight=weight,

@@ -46,8 +46,8 @@ def check_rate(hz: float | None) -> float | None:
     if hz is None or hz == 0 or (is_rate(hz) and hz <= MAX_SLOW_CLOCK_HZ):
         return hz
     raise SettingError(
-        f"--slow-clock-hz: expected at most {MAX_SLOW_CLOCK_HZ:.0f} ticks per second, or 0 for no slow clock, found "
-        f"{hz}. Try 1000."
+        f"--slow-clock-hz: expected more than 0 and at most {MAX_SLOW_CLOCK_HZ:.0f} ticks per second, or 0 for no slow "
+        f"clock, found {hz}. Try 1000."
     )
 
 

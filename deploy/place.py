@@ -77,33 +77,36 @@ def place(
     if isinstance(layer_order, str) or len(budgets) > len(chip.cores):
         cores = _best(budgets, chip, objective, loads or [1] * len(budgets))
         return Placement(chip.name, cores, () if cores is not None else _conflicts(budgets, chip))
-    order = check_order(layer_order, len(budgets), chip)
+    order = check_order(layer_order, [budget.layer for budget in budgets], chip)
     misfits = (layer for layer, core in enumerate(order) if not fits(budgets[layer], chip.core(core)))
     return Placement(chip.name, order, misfits=tuple(misfits))
 
 
-def check_order(layer_order: Sequence[int], n_layers: int, chip: Chip) -> tuple[int, ...]:
-    """Return the layer order as a tuple of core ids.
+def check_order(layer_order: Sequence[int], layers: Sequence[str], chip: Chip) -> tuple[int, ...]:
+    """Return the layer order as a tuple of core ids, one for each of ``layers``.
 
     Raises: LayerOrderError where it is not one distinct core of the chip per layer.
     """
     ids = [core.core for core in chip.cores]
-    expected = f"layer order: expected {n_layers} distinct cores of {ids[0]}..{ids[-1]}, one per layer"
+    names = ", ".join(layers)
+    expected = f"layer order: expected {len(layers)} distinct cores of {ids[0]}..{ids[-1]}, one per layer: {names}"
     try:
-        order = tuple(operator.index(core) for core in layer_order if not isinstance(core, bool))
+        given = tuple(layer_order)
+        order = tuple(operator.index(core) for core in given if not isinstance(core, bool))
+        is_whole = len(order) == len(given)
     except TypeError:
-        order = ()
-    if len(order) != len(layer_order):
-        raise LayerOrderError(f"{expected}, found {layer_order!r}. Try whole numbers, or 'auto'.")
+        order, is_whole = (), False
+    if not is_whole:
+        raise LayerOrderError(f"{expected}; found {layer_order!r}. Try whole numbers, or 'auto'.")
     problems = []
-    if len(order) != n_layers:
+    if len(order) != len(layers):
         problems.append(f"{len(order)} entries")
     if foreign := sorted(set(order) - set(ids)):
         problems.append(f"no core of {chip.name}: {', '.join(map(str, foreign))}")
     if twice := sorted({core for core in order if order.count(core) > 1}):
         problems.append(f"more than once: {', '.join(map(str, twice))}")
     if problems:
-        raise LayerOrderError(f"{expected}, found {list(order)} ({'; '.join(problems)}). Try 'auto'.")
+        raise LayerOrderError(f"{expected}; found {list(order)} ({'; '.join(problems)}). Try 'auto'.")
     return order
 
 

@@ -56,18 +56,19 @@ def plan_command(
     spiking = fit_as_asked(spiking, rounding, data)
     order_wanted = parse_order(layer_order)
     planned = plan(spiking, chip, layer_order=order_wanted, objective=objective, readout=readout)
-    fixes = suggest(spiking, chip, layer_order=order_wanted, readout=readout, given=planned)
+    fixes = suggest(spiking, chip, layer_order=order_wanted, objective=objective, readout=readout, given=planned)
     if apply is not None and planned.fits:
         raise SettingError(f"--apply: expected a net that does not fit, '{net.name}' does. Try deploy.")
     fix = None if apply is None else choose(fixes, apply)
-    if report is not None:
-        command = f"spikeport plan {net.name} --chip {chip}"
-        shown = Report(net.name, plan=planned, suggestions=fixes, command=command, warnings=planned.warnings)
-        write_report(shown, report)
-        say(f"Wrote {report}.")
     order = [] if layer_order == "auto" else ["--layer-order", layer_order]
     order += [] if objective == "reproducible" else ["--objective", objective]
     fit = [] if rounding == "vendor" else ["--rounding", rounding, *(["--data", data] if data else [])]
+    options = ["--chip", chip, *order, *fit, *(["--readout"] if readout else [])]
+    if report is not None:
+        command = shlex.join(["spikeport", "plan", net.name, *options])
+        shown = Report(net.name, plan=planned, suggestions=fixes, command=command, warnings=planned.warnings)
+        write_report(shown, report)
+        say(f"Wrote {report}.")
     result = {**planned.to_dict(), "suggestions": [one.to_dict() for one in fixes]}
     if fix is not None:
         write_fix(fix, target, notes=notes)
@@ -89,8 +90,8 @@ def plan_command(
             show(*fix_tables(fixes))
         applicable = [str(number) for number, one in enumerate(fixes, 1) if not one.needs_retraining]
         if applicable:
-            again = ["spikeport", "plan", str(net), "--chip", chip, *order, *fit, *(["--readout"] if readout else [])]
-            hint(shlex.join([*again, "--apply", applicable[0], "--out", "fixed.safetensors"]))
+            again = ["spikeport", "plan", str(net), *options, "--apply", applicable[0]]
+            hint(shlex.join([*again, "--out", "fixed.safetensors"]))
         raise typer.Exit(DoesNotFitError.exit_code)
 
 

@@ -137,11 +137,13 @@ class _Tree:
 
     def _serve(self, source: int, node: int, groups: list[Group], done: Pair) -> None:
         """Let ``node``, behind pools of ``done`` in all, feed ``groups``, by relays where they are too many."""
-        if sum(map(len, groups)) <= self.limits.destinations:
-            for position in (position for group in groups for position in group):
-                self.moved[position] = (node, _over(self.net.edges[position].pool, done))
+        ways = self._needing(groups)
+        is_enough = sum(map(len, ways)) <= self.limits.destinations
+        for position in (position for group in groups if is_enough or group not in ways for position in group):
+            self.moved[position] = (node, _over(self.net.edges[position].pool, done))
+        if is_enough:
             return
-        first, rest = groups[:1], groups[1:]
+        first, rest = ways[:1], ways[1:]
         for part in (first, rest):
             if sum(map(len, part)) == 1:
                 self._serve(source, node, part, done)
@@ -164,13 +166,13 @@ class _Tree:
         while name in taken:
             name, number = f"{wanted}{number}", number + 1
         edges = tuple(position for group in groups for position in group)
-        self.relays.append(_Relay(source, parent, _repeater(name, pooled(shape, pool), window), pool, edges))
+        self.relays.append(_Relay(source, parent, repeater(name, pooled(shape, pool), window), pool, edges))
         return -1 - len(self.relays)
 
     def _groups(self, source: int) -> list[Group]:
-        """Return the edges of a layer that need a destination; those to the output need none."""
-        edges = enumerate(self.net.edges)
-        return self._grouped([p for p, edge in edges if edge.source == source and edge.target is not None])
+        """Return the edges of a layer that need a destination."""
+        positions = [position for position, edge in enumerate(self.net.edges) if edge.source == source]
+        return self._needing(self._grouped(positions))
 
     def _grouped(self, positions: Sequence[int]) -> list[Group]:
         groups: dict[int | None, Group] = {}
@@ -179,7 +181,11 @@ class _Tree:
         return list(groups.values())
 
     def _is_servable(self, groups: list[Group]) -> bool:
-        return max(map(len, groups), default=0) <= self.limits.destinations
+        return max(map(len, self._needing(groups)), default=0) <= self.limits.destinations
+
+    def _needing(self, groups: list[Group]) -> list[Group]:
+        """Return the groups that need destinations: all but the one that leads to the output."""
+        return [group for group in groups if self.net.edges[group[0]].target is not None]
 
     def _is_pool(self, pool: Pair) -> bool:
         return pool[0] == pool[1] and pool[0] in self.limits.pools
@@ -189,7 +195,8 @@ class _Tree:
         return edge.pool == shared and edge.feature_shift == 0 and edge.target is not None
 
 
-def _repeater(name: str, in_shape: Shape3, window: Pair) -> SpikingLayer:
+def repeater(name: str, in_shape: Shape3, window: Pair) -> SpikingLayer:
+    """Return a layer that sends one spike for each that arrives in a window; the windows do not overlap."""
     channels, height, width = in_shape
     weight = np.zeros((channels, channels, *window), np.float32)
     weight[np.arange(channels), np.arange(channels)] = 1.0

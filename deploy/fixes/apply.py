@@ -51,7 +51,9 @@ def write_fix(fix: Fix, path: Path, *, notes: Mapping[str, Any]) -> None:
 
 def next_command(fix: Fix, path: Path) -> list[str]:
     """Return the command, but for what it writes, with which the net of an applied suggestion goes to the chip."""
-    return ["spikeport", "deploy", str(path), "--chip", fix.chip]
+    objective = fix.plan.objective
+    aim = [] if objective == "reproducible" else ["--objective", objective]
+    return ["spikeport", "deploy", str(path), "--chip", fix.chip, *aim]
 
 
 def _function(fix: Fix) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -85,12 +86,17 @@ def _factors(form: Form, rank: int) -> tuple[Values, Values, float]:
     return Values(both, None, 1.0, None, None), dataclasses.replace(values, weight=joined), error
 
 
-@functools.lru_cache(maxsize=8)
+_KNOWN: weakref.WeakKeyDictionary[Form, Array] = weakref.WeakKeyDictionary()
+"""Directions of layers that drafts share, as long as one of these drafts is there."""
+
+
 def _directions(form: Form) -> Array:
     """Return the directions of the weights' smaller side, those that matter most last."""
-    matrix = form.values().weight.reshape(form.features, -1)
-    gram = matrix @ matrix.T if matrix.shape[0] <= matrix.shape[1] else matrix.T @ matrix
-    return np.asarray(np.linalg.eigh(gram)[1], np.float32)
+    if form not in _KNOWN:
+        matrix = form.values().weight.reshape(form.features, -1)
+        gram = matrix @ matrix.T if matrix.shape[0] <= matrix.shape[1] else matrix.T @ matrix
+        _KNOWN[form] = np.asarray(np.linalg.eigh(gram)[1], np.float32)
+    return _KNOWN[form]
 
 
 def leave_out_features(draft: Draft, problem: Problem) -> Iterator[Step]:
@@ -121,6 +127,8 @@ def _pruned(draft: Draft, index: int, features: int, errors: list[Callable[[], f
     targets = {edge.target: dense(draft.layers[edge.target]) for edge in outgoing if edge.target is not None}
     if len(targets) != len(outgoing) or any(len(draft.incoming(target)) > 1 for target in targets):
         return None
+    if any(edge.feature_shift for edge in outgoing) or any(t.in_shape[0] != form.features for t in targets.values()):
+        return None  # a reader has channels that nothing feeds
 
     @functools.cache
     def kept() -> tuple[NDArray[np.intp], float]:
@@ -214,7 +222,7 @@ def halved_recordings(draft: Draft, problem: Problem) -> Iterator[Step]:
             "smaller input",
             f"feed it recordings scaled down from {size((height, width))} to {size(shape[1:])}, and pool them "
             f"{factor} times less",
-            Draft(draft.layers, after, shape),
+            dataclasses.replace(draft, edges=after, input_shape=shape),
             caution="the recordings have to be scaled down before",
         )
 

@@ -15,6 +15,7 @@ from spikeport.convert.kernels import dense_kernel
 from spikeport.convert.types import INPUT, Edge, SpikingLayer, SpikingNet
 from spikeport.deploy.budget import Budget, count_words, fits
 from spikeport.deploy.chips import Chip
+from spikeport.deploy.relay import repeater
 from spikeport.deploy.rules import check_shape
 from spikeport.deploy.types import IntegerLayer
 
@@ -36,7 +37,8 @@ class Form:
 
     ``is_rounded_well`` is False where the layer's threshold leaves the chip's range as an integer. ``is_relay``: it
     only passes spikes on. ``is_rebuilt``: it is no layer of the CNN any more, but a relay, a part of one or several, so
-    that nobody can train it.
+    that nobody can train it. ``is_linear``: in the net as it was given, its kernel covers the whole map, as that of a
+    Linear layer does. ``spacing``: the readout block takes one of so many of its features for a class.
     """
 
     name: str
@@ -50,6 +52,8 @@ class Form:
     is_rounded_well: bool = True
     is_relay: bool = False
     is_rebuilt: bool = False
+    is_linear: bool = False
+    spacing: int = 1
 
     @property
     def features(self) -> int:
@@ -68,15 +72,14 @@ class Form:
 
     @property
     def covers_input(self) -> bool:
-        """Whether the kernel covers the whole input map, as that of a Linear layer does."""
-        window = self.window
-        is_plain = window.padding == (0, 0) and window.dilation == (1, 1) and window.upsample == (1, 1)
-        return is_plain and window.kernel == self.in_shape[1:]
+        """Whether it is a layer that covered its input map as it was given, and still does."""
+        return self.is_linear and _covers(self.window, self.in_shape)
 
     @functools.cached_property
     def budget(self) -> Budget:
-        """The memory that it needs."""
-        return count_words(self.integers)
+        """The memory that it needs, with the features that the readout block asks for between its own."""
+        own = count_words(self.integers)
+        return dataclasses.replace(own, features=(own.features - 1) * self.spacing + 1)
 
     @functools.cached_property
     def cores(self) -> tuple[int, ...]:
@@ -134,11 +137,25 @@ class Form:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Draft:
-    """A net whose layers are forms; edges and shapes as in ``SpikingNet``."""
+    """A net whose layers are forms; edges and shapes as in ``SpikingNet``.
+
+    ``spacing`` is that of the layers that lead to the output, whichever these are; the others have 1.
+    """
 
     layers: tuple[Form, ...]
     edges: tuple[Edge, ...]
     input_shape: Shape3
+    spacing: int = 1
+
+    def __post_init__(self) -> None:
+        ends = {edge.source for edge in self.edges if edge.target is None}
+        wanted = [self.spacing if index in ends else 1 for index in range(len(self.layers))]
+        if any(form.spacing != spacing for form, spacing in zip(self.layers, wanted, strict=True)):
+            layers = (
+                form if form.spacing == spacing else dataclasses.replace(form, spacing=spacing)
+                for form, spacing in zip(self.layers, wanted, strict=True)
+            )
+            object.__setattr__(self, "layers", tuple(layers))
 
     @property
     def chip(self) -> Chip:
@@ -160,8 +177,8 @@ class Draft:
     @functools.cached_property
     def key(self) -> tuple[object, ...]:
         """What two drafts of the same shapes and routes have in common."""
-        forms = ((f.name, f.window, f.in_shape, f.out_shape, f.groups, f.is_rounded_well) for f in self.layers)
-        return (*forms, self.edges, self.input_shape)
+        forms = ((f.has_bias, f.window, f.in_shape, f.out_shape, f.groups, f.is_rounded_well) for f in self.layers)
+        return (*forms, *sorted(self.edges, key=_position), self.input_shape)
 
     def net(self) -> SpikingNet:
         """Return the net with its numbers."""
@@ -180,11 +197,17 @@ class Draft:
 
 
 def draft_of(
-    net: SpikingNet, chip: Chip, *, badly_rounded: Collection[str | None] = (), relays: Collection[str | None] = ()
+    net: SpikingNet,
+    chip: Chip,
+    *,
+    badly_rounded: Collection[str | None] = (),
+    relays: Collection[str | None] = (),
+    spacing: int = 1,
 ) -> Draft:
     """Return the draft of a net.
 
-    ``badly_rounded`` names the layers whose threshold leaves the chip's range, ``relays`` those that pass spikes on.
+    ``badly_rounded`` names the layers whose threshold leaves the chip's range, ``relays`` those that pass spikes on;
+    ``spacing`` is how far apart the readout block wants the classes, 1 without it.
     """
     forms = (_form(layer, chip) for layer in net.layers)
     marked = (
@@ -193,10 +216,16 @@ def draft_of(
             is_rounded_well=form.name not in badly_rounded,
             is_relay=form.name in relays,
             is_rebuilt=form.name in relays,
+            is_linear=form.is_linear and form.name not in relays,
         )
         for form in forms
     )
-    return Draft(tuple(marked), net.edges, net.input_shape)
+    return Draft(tuple(marked), net.edges, net.input_shape, spacing)
+
+
+def values_of(layer: SpikingLayer) -> Values:
+    """Return the numbers of a layer."""
+    return Values(layer.weight, layer.bias, layer.threshold, layer.v_min, layer.v_init)
 
 
 def lazy(make: Callable[[], Values]) -> Callable[[], Values]:
@@ -228,8 +257,9 @@ def redraw(
 ) -> Draft | None:
     """Return the draft in which layers have other features and windows, and all shapes follow; None where none can.
 
-    A kernel that covers its input map still does. Weights of a layer whose shape changes are repeated or cut to it,
-    so they have the right number and range and nothing else: such a net has to be trained.
+    The kernel of a Linear layer still covers its input map. Weights of a layer whose shape changes are repeated or cut
+    to it, so they have the right number and range and nothing else: such a net has to be trained. A part of a layer, or
+    several layers as one, cannot be trained, so what it reads keeps its number of channels.
     """
     forms: list[Form] = []
     shape0 = input_shape or draft.input_shape
@@ -242,7 +272,7 @@ def redraw(
         if arriving is None:
             return None
         in_shape, moved = arriving
-        if min(in_shape[1:]) < 1:
+        if form.is_rebuilt and not form.is_relay and in_shape[0] != form.in_shape[0]:
             return None
         features, window = changes.get(index, (form.features, form.window))
         if form.is_relay:
@@ -257,11 +287,11 @@ def redraw(
     ends = _banks(draft, by_target.get(None, []), forms, shape0, must_agree=False)
     if ends is None:
         return None
-    return Draft(tuple(forms), tuple(sorted(routes + ends[1], key=_position)), shape0)
+    return Draft(tuple(forms), tuple(sorted(routes + ends[1], key=_position)), shape0, draft.spacing)
 
 
-def _position(edge: Edge) -> tuple[bool, int, int]:
-    return edge.target is None, edge.target or 0, edge.source
+def _position(edge: Edge) -> tuple[bool, int, int, int, Pair]:
+    return edge.target is None, edge.target or 0, edge.source, edge.feature_shift, edge.pool
 
 
 def _banks(
@@ -274,6 +304,8 @@ def _banks(
         old = draft.source_shape(edge)[0]
         new, *size_now = pooled(input_shape if edge.source == INPUT else forms[edge.source].out_shape, edge.pool)
         size = size_now[0], size_now[1]
+        if min(size) < 1:
+            return None  # the pool is larger than the map
         sizes.add(size)
         if edge.feature_shift not in borders:
             return None
@@ -293,10 +325,9 @@ def _reshaped(form: Form, window: Window, in_shape: Shape3, out_shape: Shape3) -
     shape = out_shape[0], in_shape[0] // groups, *window.kernel
 
     def values() -> Values:
-        given = form.values()
         if form.is_relay:
-            eye = np.eye(in_shape[0], dtype=np.float32)[:, :, None, None] * np.ones(window.kernel, np.float32)
-            return dataclasses.replace(given, weight=eye, v_init=None)
+            return values_of(repeater(form.name, in_shape, window.kernel))
+        given = form.values()
         bias = None if given.bias is None else np.resize(given.bias, out_shape[0])
         v_init = given.v_init if out_shape == form.out_shape else None
         weight = given.weight if given.weight.shape == shape else np.resize(given.weight, shape)
@@ -308,7 +339,7 @@ def _reshaped(form: Form, window: Window, in_shape: Shape3, out_shape: Shape3) -
 
 
 def _form(layer: SpikingLayer, chip: Chip) -> Form:
-    values = Values(layer.weight, layer.bias, layer.threshold, layer.v_min, layer.v_init)
+    values = values_of(layer)
     return Form(
         name=layer.name,
         window=layer.window,
@@ -318,7 +349,13 @@ def _form(layer: SpikingLayer, chip: Chip) -> Form:
         has_bias=layer.bias is not None,
         chip=chip,
         values=lambda: values,
+        is_linear=_covers(layer.window, layer.in_shape),
     )
+
+
+def _covers(window: Window, in_shape: Shape3) -> bool:
+    is_plain = window.padding == (0, 0) and window.dilation == (1, 1) and window.upsample == (1, 1)
+    return is_plain and window.kernel == in_shape[1:]
 
 
 def _zeros(shape: tuple[int, ...], kind: type[np.signedinteger[Any]]) -> NDArray[Any]:

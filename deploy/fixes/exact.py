@@ -70,6 +70,7 @@ def split_layer(draft: Draft, index: int, parts: tuple[int, ...]) -> Draft:
                 whole,
                 name=name,
                 out_shape=(features, *whole.out_shape[1:]),
+                is_relay=False,
                 is_rebuilt=True,
                 values=lazy(lambda own=own: _sliced(whole.values(), own)),  # type: ignore[misc]
             )

@@ -18,7 +18,7 @@ from spikeport.deploy.chips import Chip
 
 from .draft import Draft, Values, dense, lazy, redraw
 from .problems import MEMORY, Problem
-from .step import Step, listed, names
+from .step import Step, listed, names, trained
 
 
 def fewer_features(draft: Draft, problem: Problem) -> Iterator[Step]:
@@ -33,7 +33,7 @@ def fewer_features(draft: Draft, problem: Problem) -> Iterator[Step]:
                 f"layer '{draft.layers[index].name}' {features} features (now {draft.layers[index].features})"
                 for index, features in sorted(widths.items())
             ]
-            yield Step("fewer features", f"give {listed(what)}", after, needs_retraining=True)
+            yield trained("fewer features", f"give {listed(what)}", draft, after)
 
 
 def _with_tied(draft: Draft, wanted: Mapping[int, int]) -> dict[int, int]:
@@ -61,9 +61,8 @@ def feature_choices(draft: Draft, problem: Problem) -> Iterator[dict[int, int]]:
 
 
 def _is_given(draft: Draft, index: int) -> bool:
-    """Return whether the features of a layer are classes of the output, or not those of a layer of the CNN."""
-    is_output = any(edge.target is None for edge in draft.outgoing(index))
-    return draft.layers[index].is_rebuilt or (is_output and draft.layers[index].out_shape[1:] == (1, 1))
+    """Return whether the features of a layer are those of the output, or not those of a layer of the CNN."""
+    return draft.layers[index].is_rebuilt or any(edge.target is None for edge in draft.outgoing(index))
 
 
 def _feature_choices(draft: Draft, problem: Problem) -> Iterator[dict[int, int]]:
@@ -160,7 +159,7 @@ def two_layers(draft: Draft, index: int, n_between: int) -> Draft:
         edges.append(dataclasses.replace(edge, source=source, target=target))
     edges.append(Edge(index, index + 1))
     layers = (*draft.layers[:index], first, second, *draft.layers[index + 1 :])
-    return Draft(layers, tuple(edges), draft.input_shape)
+    return dataclasses.replace(draft, layers=layers, edges=tuple(edges))
 
 
 def fewer_layers(draft: Draft, problem: Problem) -> Iterator[Step]:
@@ -184,7 +183,7 @@ def fewer_layers(draft: Draft, problem: Problem) -> Iterator[Step]:
         for index in reversed(layers):
             after_all = _left_out(after_all, index) if after_all is not None else None
         if len(layers) == n_surplus and after_all is not None:
-            yield Step("fewer layers", f"leave out {names(draft, layers)}", after_all, needs_retraining=True)
+            yield trained("fewer layers", f"leave out {names(draft, layers)}", draft, after_all)
 
 
 def _left_out(draft: Draft, index: int) -> Draft | None:
@@ -210,7 +209,7 @@ def _left_out(draft: Draft, index: int) -> Draft | None:
         target = edge.target if edge.target is None or edge.target < index else edge.target - 1
         edges.append(Edge(start - (start > index), target, pool, edge.feature_shift))
     left = (*draft.layers[:index], *draft.layers[index + 1 :])
-    return redraw(Draft(left, tuple(edges), draft.input_shape), {})
+    return redraw(dataclasses.replace(draft, layers=left, edges=tuple(edges)), {})
 
 
 def _is_spare(draft: Draft, index: int) -> bool:

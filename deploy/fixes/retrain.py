@@ -15,7 +15,7 @@ from spikeport.deploy.budget import power_of_two
 
 from .draft import Draft, Form, redraw, scaled_pool
 from .problems import CROWDED, MEMORY, Problem
-from .step import Step, listed, names, size
+from .step import Step, listed, names, size, trained
 
 FACTORS = (2, 4)
 
@@ -33,13 +33,13 @@ def smaller_map(draft: Draft, problem: Problem) -> Iterator[Step]:
     if not problem.layers or (len(entries) > 1 and set(entries) & set(problem.layers)):
         choices.append(entries)
     for layers, factor in itertools.product(choices, FACTORS):
-        yield from _made(_stride(draft, layers, factor), _pool_before(draft, layers, factor))
+        yield from _made(draft, _stride(draft, layers, factor), _pool_before(draft, layers, factor))
 
 
-def _made(*plans: Iterator[tuple[str, str, Draft | None]]) -> Iterator[Step]:
+def _made(draft: Draft, *plans: Iterator[tuple[str, str, Draft | None]]) -> Iterator[Step]:
     for kind, clause, after in itertools.chain(*plans):
         if after is not None:
-            yield Step(kind, clause, after, needs_retraining=True)
+            yield trained(kind, clause, draft, after)
 
 
 def _stride(draft: Draft, layers: Sequence[int], factor: int) -> Iterator[tuple[str, str, Draft | None]]:
@@ -97,14 +97,14 @@ def smaller_input(draft: Draft, problem: Problem) -> Iterator[Step]:
         if channels > draft.chip.limits.features:
             after = redraw(draft, {}, input_shape=(draft.chip.limits.features, height, width))
             clause = f"feed it recordings of {draft.chip.limits.features} channels (now {channels})"
-            yield from _made(iter([("smaller input", clause, after)]))
+            yield from _made(draft, iter([("smaller input", clause, after)]))
         return
     for factor in (2, 4, 8):
         shape = channels, height // factor, width // factor
         if min(shape) >= 1 and max(shape[1:]) <= draft.chip.limits.in_edge:
             after = redraw(draft, {}, input_shape=shape)
             clause = f"scale the recordings down from {size((height, width))} to {size(shape[1:])}"
-            yield from _made(iter([("smaller input", clause, after)]))
+            yield from _made(draft, iter([("smaller input", clause, after)]))
 
 
 def smaller_kernel(draft: Draft, problem: Problem) -> Iterator[Step]:
@@ -122,7 +122,7 @@ def smaller_kernel(draft: Draft, problem: Problem) -> Iterator[Step]:
                 kernels.append(f"layer '{form.name}' a kernel of {edge}x{edge} (now {_taps(form.window)})")
             after = redraw(draft, changes) if changes else None
             if after is not None:
-                yield Step("smaller kernel", f"give {listed(kernels)}", after, needs_retraining=True)
+                yield trained("smaller kernel", f"give {listed(kernels)}", draft, after)
 
 
 def smaller_dilation(draft: Draft, problem: Problem) -> Iterator[Step]:
@@ -147,7 +147,7 @@ def smaller_dilation(draft: Draft, problem: Problem) -> Iterator[Step]:
         )
     after = redraw(draft, changes)
     if after is not None:
-        yield Step("dilation", f"give {listed(clauses)}", after, needs_retraining=True)
+        yield trained("dilation", f"give {listed(clauses)}", draft, after)
 
 
 def _is_wanted(form: Form, edge: int, rule: str) -> bool:
@@ -196,7 +196,7 @@ def legal_window(draft: Draft, problem: Problem) -> Iterator[Step]:
             changes[index] = form.features, window
         after = redraw(draft, changes)
         if after is not None:
-            yield Step(problem.rule, f"give {listed(clauses)}", after, needs_retraining=True)
+            yield trained(problem.rule, f"give {listed(clauses)}", draft, after)
 
 
 def _nearest(value: int, legal: Sequence[int], is_larger: bool) -> int:
@@ -224,4 +224,4 @@ def legal_pool(draft: Draft, problem: Problem) -> Iterator[Step]:
             edges.append(dataclasses.replace(edge, pool=pool))
         after = redraw(draft, {}, edges=edges)
         if after is not None and pools:
-            yield Step("pool", f"take {listed(list(dict.fromkeys(pools)))}", after, needs_retraining=True)
+            yield trained("pool", f"take {listed(list(dict.fromkeys(pools)))}", draft, after)

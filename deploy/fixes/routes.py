@@ -10,8 +10,9 @@ import numpy as np
 
 from spikeport.convert.geometry import Pair, Window, pooled
 from spikeport.convert.types import INPUT, Edge
+from spikeport.deploy.relay import repeater
 
-from .draft import Draft, Form, Values, dense, lazy
+from .draft import Draft, Form, Values, dense, lazy, values_of
 from .problems import Problem
 from .step import Step, listed, names, size
 
@@ -86,10 +87,9 @@ def passed_on(draft: Draft, edges: Sequence[Edge], pool: Pair) -> tuple[Draft, s
     shape = pooled(draft.source_shape(edges[0]), pool)
     whence = "input" if source == INPUT else draft.layers[source].name
     name = draft.free_name(f"{whence.partition('.relay')[0]}.relay")
-    channels = shape[0]
 
     def values() -> Values:
-        return Values(np.eye(channels, dtype=np.float32)[:, :, None, None], None, 1.0, -1.0, None)
+        return values_of(repeater(name, shape, (1, 1)))
 
     form = Form(name, Window((1, 1)), shape, shape, 1, False, draft.chip, lazy(values), is_relay=True, is_rebuilt=True)
     place, relayed = source + 1, set(edges)
@@ -104,7 +104,7 @@ def passed_on(draft: Draft, edges: Sequence[Edge], pool: Pair) -> tuple[Draft, s
             moved.append(dataclasses.replace(edge, source=start, target=target))
     moved.append(Edge(source, place, pool))
     layers = (*draft.layers[:place], form, *draft.layers[place:])
-    return Draft(layers, tuple(moved), draft.input_shape), name
+    return dataclasses.replace(draft, layers=layers, edges=tuple(moved)), name
 
 
 def one_entry(draft: Draft, problem: Problem) -> Iterator[Step]:
@@ -208,6 +208,7 @@ def _merged(draft: Draft, layers: Sequence[int]) -> Draft | None:
         out_shape=(features, *first.out_shape[1:]),
         values=lazy(values),
         is_rounded_well=all(form.is_rounded_well for form in forms),
+        is_relay=False,
         is_rebuilt=True,
     )
     starts = {index: sum(form.features for form in forms[:place]) for place, index in enumerate(layers)}
@@ -297,4 +298,4 @@ def _without(draft: Draft, layers: Sequence[int]) -> Draft:
         for edge in draft.edges
         if edge.target not in gone
     )
-    return Draft(tuple(draft.layers[index] for index in left), edges, draft.input_shape)
+    return dataclasses.replace(draft, layers=tuple(draft.layers[index] for index in left), edges=edges)

@@ -106,7 +106,7 @@ def find_ways(draft: Draft, *, deadline: float) -> list[Way]:
     """
     start = Way(draft, problems=find_problems(draft))
     frontier = [start] if start.problems else []
-    seen: set[object] = {draft.key}
+    seen: set[object] = {(draft.key, start.sort)}
     found: list[Way] = []
     for n_steps in range(_MAX_DEPTH):
         if n_steps >= DEPTH and found:

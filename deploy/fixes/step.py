@@ -30,6 +30,14 @@ class Step:
         return not self.needs_retraining and self.caution is None
 
 
+def trained(kind: str, clause: str, before: Draft, after: Draft) -> Step:
+    """Return the change to a net that has to be trained; it says which kernels follow the maps that they cover."""
+    kernels = {form.name: form.window.kernel for form in before.layers if form.covers_input}
+    now = {form.name: form.window.kernel for form in after.layers if form.name in kernels}
+    moved = [f"the kernel of '{name}' becomes {size(now[name])}" for name in now if now[name] != kernels[name]]
+    return Step(kind, clause + (f" ({listed(moved)})" if moved else ""), after, needs_retraining=True)
+
+
 def names(draft: Draft, layers: Sequence[int]) -> str:
     """Return the names of layers as text: ``layer 'a'``, ``layers 'a' and 'b'``."""
     quoted = [f"'{draft.layers[index].name}'" for index in layers]

@@ -6,19 +6,21 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 
-from spikeport.convert.geometry import Window
+from spikeport.convert.geometry import pooled
 from spikeport.convert.types import SpikingNet
 from spikeport.deploy import chips
 from spikeport.deploy.budget import Budget, count_words
 from spikeport.deploy.chips import Chip
 from spikeport.deploy.discretize import fitted_like
-from spikeport.deploy.place import LayerOrder
+from spikeport.deploy.load import count_loads
+from spikeport.deploy.place import LayerOrder, Objective
 from spikeport.deploy.plan import Plan, plan
 from spikeport.deploy.relay import with_relays
 
 from .draft import draft_of
 from .problems import THRESHOLD
 from .search import Way, find_ways
+from .step import size
 from .types import Cost, Fix
 
 Planner = Callable[[SpikingNet, str], Plan]
@@ -35,21 +37,21 @@ def suggest(
     chip: str = "speck2fdevkit",
     *,
     layer_order: LayerOrder = "auto",
+    objective: Objective = "reproducible",
     readout: bool = False,
     given: Plan | None = None,
-    time_limit_s: float = TIME_LIMIT_S,
 ) -> tuple[Fix, ...]:
     """Return changes with which ``net`` fits, the best first; none where it fits as it is, or where none was found.
 
     Exact changes come first, then those that need no training, then the smallest change. A change that needs training
-    comes with weights of the right shapes only. ``layer_order`` and ``readout`` are those of ``plan``, and ``given`` is
-    what it returned, where it was called already. ``time_limit_s`` ends the search, not the planning of what was found.
-    A fitted net is planned as one; the nets of the fixes are to be fitted again.
-    Law: the net of each fix, planned anew for its chip with the layer order 'auto', fits.
-    Raises: ChipNameError, LayerOrderError, as ``plan``.
+    comes with weights of the right shapes only. ``layer_order``, ``objective`` and ``readout`` are those of ``plan``,
+    and ``given`` is what it returned, where it was called already. The search ends after ``TIME_LIMIT_S``, the planning
+    of what was found later. A fitted net is planned as one; the nets of the fixes are to be fitted again.
+    Law: the net of each fix, planned anew for its chip with the layer order 'auto', fits, and has as many classes.
+    Raises: ChipNameError, LayerOrderError, SettingError, as ``plan``.
     """
     if given is None:
-        given = plan(net, chip, layer_order=layer_order, readout=readout)
+        given = plan(net, chip, layer_order=layer_order, objective=objective, readout=readout)
     if given.fits:
         return ()
     table = chips.chip(chip)
@@ -57,20 +59,26 @@ def suggest(
     before = measure(relayed)
 
     def wanted(changed: SpikingNet, chip: str) -> Plan:
-        return plan(fitted_like(changed, net), chip, readout=readout)
+        return plan(fitted_like(changed, net), chip, objective=objective, readout=readout)
 
     fixes = _with_auto(relayed, chip, before, wanted) if layer_order != "auto" else []
     fixes += _on_other_chips(relayed, table, before, wanted) if not fixes else []
     misrounded = [violation.layer for violation in given.violations if violation.rule == THRESHOLD]
-    draft = draft_of(relayed, table, badly_rounded=misrounded, relays=[note.layer for note in notes])
-    ways = find_ways(draft, deadline=time.perf_counter() + time_limit_s)
+    draft = draft_of(
+        relayed,
+        table,
+        badly_rounded=misrounded,
+        relays=[note.layer for note in notes],
+        spacing=table.limits.readout_step if readout else 1,
+    )
+    ways = find_ways(draft, deadline=time.perf_counter() + TIME_LIMIT_S)
     offered: list[Way] = []
     for way in sorted(ways, key=lambda way: _order(way, relayed)):
         if len(fixes) >= N_FIXES:
             break
         if any(_is_idle(way, other, relayed) for other in offered):
             continue
-        fix = _tried(way, chip, before, wanted)
+        fix = _tried(way, relayed, chip, wanted)
         if fix is not None:
             offered.append(way)
             fixes.append(fix)
@@ -80,20 +88,12 @@ def suggest(
 def measure(net: SpikingNet) -> Cost:
     """Return what a net occupies, whether it fits or not."""
     budgets: list[Budget] = [count_words(layer) for layer in net.layers]
-    n_synops = 0
-    for edge in net.edges:
-        if edge.target is None:
-            continue
-        layer, (channels, *size) = net.layers[edge.target], net.source_shape(edge)
-        window = Window(budgets[edge.target].kernel, layer.stride, layer.padding, upsample=layer.upsample)
-        reach = window.reach(layer.in_shape[1:]).repeat(edge.pool[0], axis=0).repeat(edge.pool[1], axis=1)
-        n_synops += int(reach[: size[0], : size[1]].sum()) * channels * layer.out_shape[0]
     return Cost(
         n_cores=len(net.layers),
         kernel_words=sum(budget.kernel_words for budget in budgets),
         neuron_words=sum(budget.neuron_words for budget in budgets),
         bias_words=sum(budget.bias_words for budget in budgets),
-        n_synops=n_synops,
+        n_synops=sum(count_loads(net)),
     )
 
 
@@ -117,15 +117,22 @@ def _differs(one: Chip, other: Chip) -> bool:
     return (one.cores, one.limits, one.numbers) != (other.cores, other.limits, other.numbers)
 
 
-def _tried(way: Way, chip: str, before: Cost, wanted: Planner) -> Fix | None:
-    """Return the fix at the end of a way, with its weights and its plan; None where that does not fit after all."""
+def _tried(way: Way, given: SpikingNet, chip: str, wanted: Planner) -> Fix | None:
+    """Return the fix at the end of a way, with its weights and its plan.
+
+    None where that does not fit after all, or where the output would have other classes.
+    """
     is_changed, needs_retraining = way.sort
     errors = [step.error() for step in way.steps if step.error is not None]
     net = way.draft.net()
+    (n_classes, maps), (n_given, maps_given) = _output(net), _output(given)
+    if n_classes != n_given:
+        return None
     planned = wanted(net, chip)
     if not planned.fits:
         return None
-    said = _joined([step.clause for step in way.steps])
+    resized = "" if maps == maps_given else f" (the output is then {maps}, now {maps_given})"
+    said = _joined([step.clause for step in way.steps]) + resized
     cautions = list(dict.fromkeys(step.caution for step in way.steps if step.caution is not None))
     return Fix(
         title=f"{said[0].upper()}{said[1:]}.",
@@ -135,11 +142,18 @@ def _tried(way: Way, chip: str, before: Cost, wanted: Planner) -> Fix | None:
         net=net,
         plan=planned,
         cost=measure(net),
-        before=before,
+        before=measure(given),
         training=_training(way) if needs_retraining else None,
         caution=f"{'; '.join(cautions)}: test the accuracy" if cautions and not needs_retraining else None,
         error=max(errors) if errors else None,
     )
+
+
+def _output(net: SpikingNet) -> tuple[int, str]:
+    """Return the number of features of the output, and the sizes of its maps as text."""
+    ends = [(edge, pooled(net.source_shape(edge), edge.pool)) for edge in net.edges if edge.target is None]
+    sizes = dict.fromkeys(size(shape[1:]) for _, shape in ends)
+    return max((edge.feature_shift + shape[0] for edge, shape in ends), default=0), ", ".join(sizes)
 
 
 def _joined(clauses: Sequence[str]) -> str:

@@ -16,7 +16,7 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 
 from spikeport.convert import simulate, to_sinabs
-from spikeport.convert.types import INPUT, SpikingLayer, SpikingNet, Trace, chain
+from spikeport.convert.types import INPUT, Edge, SpikingLayer, SpikingNet, Trace, chain
 
 from .nets import EIGHTHS, random_chain, random_graph, random_layer
 
@@ -158,3 +158,24 @@ def test_layers_with_names_that_collide_are_all_kept() -> None:
     for names in (("a", "a_spike"), ("a_spike", "a"), ("a.b", "a_b"), ("input_pool", "a")):
         net = chain(tuple(map(layer, names)), ((2, 2), (1, 1), (1, 1)), (1, 4, 4))
         assert len(to_sinabs(net)) == 5
+
+
+def test_input_that_leaves_the_net_as_it_is_counts_as_output() -> None:
+    layer = SpikingLayer(
+        name="same",
+        weight=np.eye(2, dtype=np.float32)[:, :, None, None],
+        bias=None,
+        stride=(1, 1),
+        padding=(0, 0),
+        threshold=1.0,
+        v_min=-1.0,
+        in_shape=(2, 4, 4),
+        out_shape=(2, 4, 4),
+    )
+    edges = (Edge(INPUT, 0), Edge(0, None), Edge(INPUT, None, feature_shift=1))
+    raster = np.random.default_rng(0).integers(0, 3, (5, 3, 2, 4, 4))
+    trace = simulate(SpikingNet((layer,), edges, (2, 4, 4)), raster)
+    expected = np.zeros((5, 3, 3, 4, 4), np.int64)
+    expected[:, :, :2] += raster
+    expected[:, :, 1:] += raster
+    np.testing.assert_array_equal(trace.output, expected.reshape(5, 3, -1))

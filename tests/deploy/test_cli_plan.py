@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -84,6 +85,42 @@ def test_an_objective_leads_from_the_plan_to_the_program(folder: Path) -> None:
     program = load_program(folder / "program.safetensors")
     assert [core.core for core in program.cores] == [row["core"] for row in planned["cores"]]
     assert {0, 1} < {core.core for core in program.cores}
+
+
+def test_a_suggestion_keeps_the_objective_up_to_the_program(folder: Path) -> None:
+    done = spikeport("plan", "crowd.safetensors", "--objective", "fast", cwd=folder)
+    again = shlex.split(done.stderr.rpartition("Next: spikeport ")[2])
+    assert done.returncode == 4
+    assert again[again.index("--objective") + 1] == "fast"
+    applied = spikeport(*again, "--json", cwd=folder)
+    assert applied.returncode == 0, applied.stderr
+    told = json.loads(applied.stdout)["suggestions"][0]["cores"]
+    deploy = shlex.split(applied.stderr.rpartition("Next: spikeport ")[2])
+    assert deploy[deploy.index("--objective") + 1] == "fast"
+    assert spikeport(*deploy, cwd=folder).returncode == 0
+    assert [core.core for core in load_program(folder / "program.safetensors").cores] == told
+
+
+def test_the_command_of_the_page_makes_the_page_again(folder: Path) -> None:
+    options = ("--layer-order", "3,4,5,6,7", "--objective", "compact", "--rounding", "fitted")
+    done = spikeport("plan", "net.safetensors", *options, "--report", "again.json", "--json", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    command = json.loads((folder / "again.json").read_text())["command"]
+    repeated = spikeport(*shlex.split(command)[1:], "--json", cwd=folder)
+    assert repeated.stdout == done.stdout
+    spikeport("plan", "net.safetensors", "--readout", "--report", "readout.json", cwd=folder)
+    assert json.loads((folder / "readout.json").read_text())["command"].endswith(" --readout")
+
+
+@pytest.mark.parametrize("rate", ["-5", "nan"])
+def test_a_rate_that_is_none_is_told_both_ends(folder: Path, rate: str) -> None:
+    done = spikeport("deploy", "net.safetensors", "--slow-clock-hz", rate, cwd=folder)
+    assert done.returncode == 2
+    found = " ".join(done.stderr.split())
+    assert (
+        f"expected more than 0 and at most 1000000 ticks per second, or 0 for no slow clock, found {float(rate)}"
+        in found
+    )
 
 
 def test_an_objective_that_is_none_and_a_page_of_another_kind_are_refused(folder: Path) -> None:

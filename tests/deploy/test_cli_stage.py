@@ -79,7 +79,7 @@ def test_the_program_carries_the_slow_clock_and_a_run_may_say_otherwise(home: Pa
 def test_a_rate_that_is_none_is_refused(home: Path) -> None:
     done = deploy(home, "--slow-clock-hz", "-5", "--dry-run")
     assert done.returncode == 2
-    assert "--slow-clock-hz: expected at most 1000000 ticks" in " ".join(done.stderr.split())
+    assert "--slow-clock-hz: expected more than 0 and at most 1000000 ticks" in " ".join(done.stderr.split())
 
 
 def test_the_readout_block_is_planned_and_deployed(home: Path) -> None:

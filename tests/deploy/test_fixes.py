@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import sys
 import time
 from pathlib import Path
 
@@ -14,12 +15,12 @@ from spikeport.convert.errors import InvalidNetError
 from spikeport.convert.simulate import simulate
 from spikeport.convert.store import load_net, save_net
 from spikeport.convert.synops import count_synops
-from spikeport.convert.types import SpikingNet
+from spikeport.convert.types import INPUT, Edge, SpikingNet
 from spikeport.deploy import chips
 from spikeport.deploy.chips import KI, chip
 from spikeport.deploy.discretize import fitted
 from spikeport.deploy.errors import ChipNameError, LayerOrderError, SettingError
-from spikeport.deploy.fixes import Fix, choose, fix_tables, suggest
+from spikeport.deploy.fixes import Fix, choose, fix_tables, next_command, suggest
 from spikeport.deploy.fixes.draft import draft_of
 from spikeport.deploy.fixes.problems import find_problems
 from spikeport.deploy.fixes.suggest import measure
@@ -27,7 +28,7 @@ from spikeport.deploy.plan import plan
 from spikeport.deploy.relay import with_relays
 
 from .misfits import MISFITS, Misfit
-from .nets import digits_net, gesture_net, random_chain, random_graph, single, stack
+from .nets import digits_net, gesture_net, make_layer, random_chain, random_graph, single, stack
 
 BY_NAME = {misfit.name: misfit for misfit in MISFITS}
 LONG = ("two crowds", "five layers for cores 0 to 2", "everything at once", "VGG-11", "LeNet on a camera")
@@ -213,6 +214,63 @@ def test_the_classes_of_a_net_are_never_changed() -> None:
     assert {fix.net.output_shape for fix in fixes} == {net.output_shape}
 
 
+def test_a_net_whose_output_is_pooled_gets_suggestions_that_keep_its_classes() -> None:
+    rows = [{"features": 512, "kernel": 4, "stride": 4}, {"features": 33, "kernel": 3, "padding": 1, "pool": 4}]
+    net = stack((2, 16, 16), rows)
+    fixes = suggest(net)
+    assert fixes
+    assert {fix.net.output_shape for fix in fixes} == {(33, 1, 1)}
+
+
+def test_a_pool_behind_the_output_that_no_map_is_left_for_is_not_suggested() -> None:
+    rows = [{"features": 20, "kernel": 1}, {"features": 8, "kernel": 8, "stride": 8}]
+    net = stack((2, 64, 64), [*rows, {"features": 10, "kernel": 2, "stride": 2, "pool": 4}])
+    for fix in suggest(net):
+        assert fix.net.output_shape == net.output_shape
+
+
+def test_a_suggestion_says_where_the_map_of_the_output_changes() -> None:
+    fixes = suggest(single((2, 32, 32), 4, stride=3))
+    assert fixes
+    for fix in fixes:
+        _, height, width = fix.net.output_shape or (0, 0, 0)
+        assert fix.title.endswith(f"(the output is then {height}x{width}, now 10x10).")
+
+
+def test_two_equal_ways_from_the_input_become_one() -> None:
+    _, fixes = tried("a first layer that is fed twice")
+    assert [fix.kinds for fix in fixes] == [("one entry",)]
+
+
+@pytest.mark.parametrize("shift", [0, 5])
+def test_no_feature_is_left_out_where_a_reader_has_channels_of_its_own(shift: int) -> None:
+    wide = make_layer((2, 16, 16), 300, 1, name="wide")
+    reader = make_layer((310, 16, 16), 10, 1, name="reader")
+    net = SpikingNet((wide, reader), (Edge(INPUT, 0), Edge(0, 1, (1, 1), shift), Edge(1, None)), (2, 16, 16))
+    assert not plan(net).fits
+    assert "left out features" not in {kind for fix in suggest(net) for kind in fix.kinds}
+
+
+def test_what_only_the_readout_makes_too_large_gets_suggestions() -> None:
+    net = stack((2, 8, 8), [{"features": 512, "kernel": 4, "stride": 4}, {"features": 10, "kernel": 2}])
+    assert plan(net).fits
+    assert not plan(net, readout=True).fits
+    fixes = suggest(net, readout=True)
+    assert fixes
+    for fix in fixes:
+        assert plan(fix.net, readout=True).fits
+        assert fix.net.output_shape == net.output_shape
+
+
+def test_suggestions_are_planned_for_the_objective_that_was_asked_for() -> None:
+    net = BY_NAME["four layers for cores 0 to 2"].build()
+    fix = suggest(net, objective="fast")[0]
+    assert fix.plan.objective == "fast"
+    assert fix.plan.placement.cores == plan(fix.net, objective="fast").placement.cores
+    assert next_command(fix, Path("fixed.safetensors"))[-2:] == ["--objective", "fast"]
+    assert "--objective" not in next_command(suggest(net)[0], Path("fixed.safetensors"))
+
+
 def test_a_layer_order_that_does_not_fit_is_replaced() -> None:
     net = single((2, 64, 64), 16, padding=1)
     fix = suggest(net, layer_order=[5])[0]
@@ -255,12 +313,13 @@ def test_the_changes_of_a_fitted_net_are_planned_as_fitted_ones() -> None:
     assert first.plan.net.same(expected.net)
 
 
-def test_the_search_ends_in_time() -> None:
+def test_the_search_ends_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
     net = BY_NAME["two crowds"].build()
     given = plan(net)
-    suggest(net, given=given, time_limit_s=0.0)
+    monkeypatch.setattr(sys.modules[suggest.__module__], "TIME_LIMIT_S", 0.0)
+    suggest(net, given=given)
     start = time.perf_counter()
-    fixes = suggest(net, given=given, time_limit_s=0.0)
+    fixes = suggest(net, given=given)
     assert time.perf_counter() - start < 60  # a search without an end would take the test's own limit
     assert isinstance(fixes, tuple)
 

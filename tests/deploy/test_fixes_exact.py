@@ -15,6 +15,7 @@ from spikeport.convert.geometry import Pair
 from spikeport.convert.simulate import simulate
 from spikeport.convert.types import INPUT, Edge, SpikingNet, chain
 from spikeport.deploy.chips import chip
+from spikeport.deploy.fixes import search
 from spikeport.deploy.fixes.draft import Draft, draft_of, redraw
 from spikeport.deploy.fixes.exact import free_stride, pool_in_kernel, split_layer, square_kernel
 from spikeport.deploy.fixes.narrow import fewer_features, fewer_layers
@@ -22,7 +23,9 @@ from spikeport.deploy.fixes.problems import Problem, find_problems
 from spikeport.deploy.fixes.retrain import smaller_map
 from spikeport.deploy.fixes.routes import merge, one_entry, relay
 from spikeport.deploy.fixes.step import Step
+from spikeport.deploy.relay import with_relays
 
+from .crowded import fan
 from .nets import make_layer, random_graph, stack
 
 CHIP = chip("speck2fdevkit")
@@ -272,3 +275,87 @@ def test_a_draft_that_no_shape_follows_from_is_none() -> None:
     narrow = redraw(draft, {1: (2, window)})
     assert narrow is not None
     assert sorted(edge.feature_shift for edge in narrow.incoming(4)) == [0, 2, 5]
+
+
+def relayed(net: SpikingNet) -> tuple[Draft, int]:
+    """Return the draft of a net with the relay that it needs, and the position of that."""
+    grown, notes = with_relays(net, CHIP.limits)
+    (name,) = (note.layer for note in notes)
+    return draft_of(grown, CHIP, relays=[name]), [layer.name for layer in grown.layers].index(str(name))
+
+
+def test_a_split_relay_stays_in_parts() -> None:
+    draft, index = relayed(exactly(fan(3)))
+    parts = split_layer(draft, index, (1, 2))
+    again = redraw(parts, {})
+    assert again is not None
+    assert again.key == parts.key
+    assert_same_function(exactly(fan(3)), again.net())
+    stem = draft.layers[0]
+    whole = redraw(draft, {0: (2, stem.window)})
+    assert whole is not None
+    assert whole.layers[index].features == 2  # a relay follows what it repeats
+    assert redraw(parts, {0: (2, stem.window)}) is None  # its parts do not
+    assert redraw(parts, {0: (4, stem.window)}) is None
+
+
+def test_merged_relays_are_one_layer_of_all_their_features() -> None:
+    stem = make_layer((2, 6, 6), 3, 1, name="stem")
+    relays = [make_layer((3, 6, 6), 3, 1, name=name, weight=np.eye(3)[:, :, None, None]) for name in "ab"]
+    last = make_layer((6, 6, 6), 2, 1, name="last")
+    edges = (Edge(INPUT, 0), Edge(0, 1), Edge(0, 2), Edge(1, 3), Edge(2, 3, (1, 1), 3), Edge(3, None))
+    net = exactly(SpikingNet((stem, *relays, last), edges, (2, 6, 6)))
+    (step,) = merge(draft_of(net, CHIP, relays=["a", "b"]), Problem("layers", ()))
+    again = redraw(step.draft, {})
+    assert again is not None
+    assert again.key == step.draft.key
+    assert_same_function(net, again.net())
+
+
+def test_a_split_that_is_merged_again_is_the_start() -> None:
+    rows = [{"features": 4, "kernel": 3, "padding": 1}, {"features": 5, "kernel": 0}]
+    draft = drawn(exactly(stack((2, 8, 8), rows)))
+    parts = split_layer(draft, 0, (2, 2))
+    assert parts.key != draft.key
+    (step,) = merge(parts, Problem("layers", ()))
+    assert step.draft.key == draft.key
+    biased = drawn(exactly(stack((2, 8, 8), [{**rows[0], "bias": True}, rows[1]])))
+    assert biased.key != draft.key
+
+
+def test_the_search_never_comes_back_to_its_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Draft] = []
+
+    def nothing(draft: Draft, problem: Problem) -> Iterator[Step]:
+        assert problem.rule == "stride"
+        seen.append(draft)
+        yield Step("nothing", "change nothing", draft)
+
+    monkeypatch.setattr(search, "MOVES", {"stride": (nothing,)})
+    draft = drawn(stack((2, 9, 9), [{"features": 4, "kernel": 3, "stride": 3}]))
+    assert search.find_ways(draft, deadline=float("inf")) == []
+    assert seen == [draft]
+
+
+def test_a_convolution_that_comes_to_cover_its_map_stays_a_convolution() -> None:
+    rows: list[dict[str, Any]] = [{"features": 4, "kernel": 1}, {"features": 3, "kernel": 3, "stride": 2}]
+    draft = drawn(stack((2, 12, 12), rows))
+    smaller = redraw(draft, {}, edges=(Edge(INPUT, 0), Edge(0, 1, (4, 4)), Edge(1, None)))
+    assert smaller is not None
+    assert smaller.layers[1].in_shape[1:] == smaller.layers[1].window.kernel == (3, 3)
+    assert not smaller.layers[1].covers_input
+    assert redraw(smaller, {}, input_shape=(2, 8, 8)) is None
+    assert redraw(smaller, {}, input_shape=(2, 20, 20)) is not None
+    linear = drawn(stack((2, 12, 12), [rows[0], {"features": 3, "kernel": 0}]))
+    followed = redraw(linear, {}, input_shape=(2, 8, 8))
+    assert followed is not None
+    assert followed.layers[1].window.kernel == (8, 8)
+
+
+def test_a_kernel_that_follows_its_map_is_named() -> None:
+    net = stack((2, 8, 8), [{"features": 4, "kernel": 1}, {"features": 3, "kernel": 2, "stride": 2, "name": "fc"}])
+    assert all("becomes" not in step.clause for step in smaller_map(drawn(net), Problem("memory", (0,))))
+    rows: list[dict[str, Any]] = [{"features": 4, "kernel": 1}, {"features": 3, "kernel": 0, "name": "fc"}]
+    found = [step.clause for step in smaller_map(drawn(stack((2, 8, 8), rows)), Problem("memory", (0,)))]
+    assert any(clause.endswith(" (the kernel of 'fc' becomes 4x4)") for clause in found)
+    assert any(clause.endswith(" (the kernel of 'fc' becomes 2x2)") for clause in found)

@@ -190,10 +190,13 @@ def test_a_layer_order_is_kept_and_its_misfits_are_named() -> None:
         ([0.0, 1.0], "Try whole numbers"),
         ([True, 1], "Try whole numbers"),
         ([None, 1], "Try whole numbers"),
+        (5, "found 5. Try whole numbers"),
+        (None, "found None. Try whole numbers"),
+        ([0], "2 distinct cores of 0..8, one per layer: a, b; found [0]"),
     ],
 )
 def test_a_layer_order_that_is_none_is_refused(order: Any, found: str) -> None:
-    budgets = [Budget("a", 1, 1, (1, 1), (1, 1), False)] * 2
+    budgets = [Budget(name, 1, 1, (1, 1), (1, 1), False) for name in "ab"]
     with pytest.raises(LayerOrderError, match=r"layer order: expected .*") as caught:
         place(budgets, CHIP, layer_order=order)
     assert found in str(caught.value)

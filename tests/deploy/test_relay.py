@@ -168,6 +168,29 @@ def test_a_pool_of_its_own_behind_the_input_is_a_core_that_pools_the_whole_senso
     assert relay.destinations[0].core == coarse.core
 
 
+def test_the_output_needs_no_way_out_of_a_relay() -> None:
+    first = make_layer((2, 16, 16), 2, 1, name="a")
+    others = [make_layer((2, 8, 8), 2, 1, name=name) for name in "bcd"]
+    pooled = [Edge(INPUT, index, (2, 2)) for index in (1, 2)]
+    ends = [Edge(index, None, (2, 2) if index == 0 else (1, 1)) for index in range(3)]
+    net = SpikingNet((first, *others[:2]), (Edge(INPUT, 0), *pooled, Edge(INPUT, None, (2, 2)), *ends), (2, 16, 16))
+    relayed, notes = with_relays(net, LIMITS)
+    assert [layer.name for layer in relayed.layers] == ["input.relay", "a", "b", "c"]
+    assert len(notes) == 1
+    more = (*net.edges[:3], Edge(INPUT, 3, (2, 2)), *net.edges[3:], Edge(3, None))
+    wider = SpikingNet((first, *others), more, net.input_shape)
+    relayed_wider, _ = with_relays(wider, LIMITS)
+    assert [layer.name for layer in relayed_wider.layers][:3] == ["input.relay", "input.relay2", "a"]
+    assert Edge(0, None) in relayed_wider.edges
+    raster = np.random.default_rng(0).integers(0, 3, (4, *net.input_shape))
+    for given, found in ((net, relayed), (wider, relayed_wider)):
+        assert check_routes(found, LIMITS) == []
+        names = [layer.name for layer in found.layers]
+        counts = simulate(found, raster).counts
+        for layer, expected in zip(given.layers, simulate(given, raster).counts, strict=True):
+            assert_array_equal(counts[names.index(layer.name)], expected)
+
+
 def test_input_channels_behind_others_need_no_core() -> None:
     stem = make_layer((2, 6, 6), 3, 1, name="stem")
     both = make_layer((5, 6, 6), 4, 1, name="both", groups=1)

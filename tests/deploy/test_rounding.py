@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
 from spikeport.convert.simulate import simulate
-from spikeport.convert.types import SpikingLayer, chain
+from spikeport.convert.types import INPUT, Edge, SpikingLayer, SpikingNet, chain
 from spikeport.convert.unroll import from_grid, parameters_of
 from spikeport.deploy.activity import (
     Activity,
@@ -22,9 +22,19 @@ from spikeport.deploy.activity import (
     layer_moments,
     measure_activity,
 )
-from spikeport.deploy.discretize import discretize, discretize_layer, fit_layer, fitted, in_thresholds
+from spikeport.deploy.chips import chip
+from spikeport.deploy.discretize import (
+    FittedNet,
+    discretize,
+    discretize_layer,
+    fit_layer,
+    fitted,
+    fitted_like,
+    in_thresholds,
+)
 from spikeport.deploy.errors import SettingError
 from spikeport.deploy.plan import plan
+from spikeport.deploy.relay import with_relays
 from spikeport.deploy.rounding import Fitted, Grid, descend, fit, squared_charge
 from spikeport.deploy.types import IntegerLayer
 
@@ -247,6 +257,19 @@ def test_a_threshold_outside_the_chip_is_refused_by_name_and_number_fitted_or_no
         (violation,) = [found for found in plan(one).violations if found.rule == "threshold"]
         assert violation.layer == "conv"
         assert "expected 1..32767 as integer, found 0." in violation.message
+
+
+def test_a_layer_whose_channels_change_places_is_not_fitted_to_what_it_read_before() -> None:
+    stem, both = make_layer((2, 6, 6), 2, 1, name="stem"), make_layer((4, 6, 6), 3, 1, name="both")
+    edges = (Edge(INPUT, 0), Edge(0, 1), Edge(INPUT, 1, (1, 1), 2), Edge(1, None))
+    net = SpikingNet((stem, both), edges, (2, 6, 6))
+    given = fitted(net, measure_activity(net, np.random.default_rng(0).poisson(0.5, (6, 1, 2, 6, 6))))
+    moved, _ = with_relays(given, chip("speck2fdevkit").limits)
+    assert not np.array_equal(moved.layers[1].weight, both.weight)
+    found = fitted_like(moved, given)
+    assert isinstance(found, FittedNet)
+    assert found.activity is not None
+    assert set(found.activity.moments) == {"stem"}
 
 
 def test_settings_that_contradict_each_other_are_refused() -> None:
