@@ -98,7 +98,11 @@ def test_a_program_behind_the_stage_does_what_it_does_with_what_the_stage_leaves
             with_dvs(program, dvs)
         return
     if not is_divided(dvs, (step_x, step_y) if dvs.swap else (step_y, step_x)):
-        with pytest.raises(SettingError, match=r"crop: expected (rows|columns) in steps of 2"):
+        crop, mirror = (
+            r"crop: expected (rows|columns) in steps of 2",
+            r"mirror: expected (rows|columns) that .* pool of 2",
+        )
+        with pytest.raises(SettingError, match=f"{crop}|{mirror}"):
             with_dvs(program, dvs)
         return
     behind = with_dvs(program, dvs)
