@@ -20,6 +20,8 @@ MAX_BYTES = 1 << 30
 
 _MAX_ITEMS = 100_000
 _MAX_DEPTH = 24
+_HEAP = b"GCOL\x01\x00\x00\x00"
+"""What a global heap of HDF5 begins with: signature, version 1, three zeros."""
 
 Fields = dict[str, Any]
 Sides = Mapping[str, tuple[str, ...]]
@@ -64,6 +66,7 @@ def read_nir_file(path: str | Path) -> NirFile:
         size = file.stat().st_size
         raise NetFileError(f"{file.name}: expected at most {MAX_BYTES} bytes, found {size}. Try a smaller net.")
     try:
+        check_heaps(file.read_bytes())
         tree = _tree(file)
         nodes, edges = _laid_open(_graph_of(tree, "the graph"), "", 0)
         names = {node.name for node in nodes}
@@ -82,6 +85,26 @@ def read_nir_file(path: str | Path) -> NirFile:
         raise _recurrent(file.name, by_name, _cycle(set(by_name) - set(order), inputs))
     metadata = _mapping(tree.get("metadata"))
     return NirFile(file.name, tuple(by_name[name] for name in order), inputs, outputs, metadata)
+
+
+def check_heaps(content: bytes) -> None:
+    """Check that the objects of each global heap, where HDF5 keeps texts, follow one another up to its end.
+
+    The library walks them without looking, and never comes to an end where one has no size.
+    Raises: ValueError where they do not.
+    Source: HDF5 file format specification 3.0, III.E; measured 2026-11-22 with HDF5 2.0: a size of 0 runs on for ever.
+    """
+    start = content.find(_HEAP)
+    while start >= 0:
+        end = start + int.from_bytes(content[start + 8 : start + 16], "little")
+        place = start + 16
+        while place + 16 <= min(end, len(content)):
+            index, size = (int.from_bytes(content[place + i : place + i + n], "little") for i, n in ((0, 2), (8, 8)))
+            step = 16 + (size + 7) // 8 * 8 if index else size
+            if step < 16 or place + step > end:
+                raise ValueError("expected a NIR file, found a damaged heap of texts in it")
+            place += step
+        start = content.find(_HEAP, start + 4)
 
 
 def _tree(file: Path) -> Fields:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from spikeport.convert.errors import ConvertError, NetFileError, UnsupportedLayerError
 from spikeport.convert.exchange import nir_file
-from spikeport.convert.exchange.nir_file import read_nir_file
+from spikeport.convert.exchange.nir_file import check_heaps, read_nir_file
 from spikeport.convert.exchange.nir_in import load_nir
 from spikeport.convert.types import SpikingNet
 
@@ -169,3 +169,21 @@ def test_mutated_files_raise_a_documented_error_or_still_hold_a_net(data: st.Dat
     path.write_bytes(bytes(content))
     with contextlib.suppress(ConvertError):
         assert isinstance(load_nir(path), SpikingNet)
+
+
+def test_a_heap_that_never_ends_is_refused(tmp_path: Path) -> None:
+    write(tmp_path / "net.nir", PLAIN)
+    content = (tmp_path / "net.nir").read_bytes()
+    check_heaps(content)
+    heaps = [start for start in range(len(content)) if content.startswith(b"GCOL\x01\x00\x00\x00", start)]
+    assert heaps
+    for start in heaps:
+        place, end = start + 16, start + int.from_bytes(content[start + 8 : start + 16], "little")
+        while place + 16 <= end:
+            index, size = (int.from_bytes(content[place + i : place + i + n], "little") for i, n in ((0, 2), (8, 8)))
+            if not index:  # what is free: its size is all that leads to the end
+                (tmp_path / "bad.nir").write_bytes(content[: place + 8] + bytes(8) + content[place + 16 :])
+                with pytest.raises(NetFileError, match=r"bad\.nir: .*damaged heap of texts"):
+                    load_nir(tmp_path / "bad.nir")
+            place += size if not index else 16 + (size + 7) // 8 * 8
+        assert place >= end - 16
