@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -69,9 +70,8 @@ def describe_golden(program: Program) -> dict[str, Any]:
     }
 
 
-def golden_line(program: Program) -> str:
-    """Return the sizes of a program's golden vectors, and the weights that they leave out, in a sentence."""
-    told = describe_golden(program)
+def golden_line(program: Program, told: Mapping[str, Any]) -> str:
+    """Return what ``describe_golden`` told of a program, in a sentence."""
     n_weights, n_untouched = sum(core.weight.size for core in program.cores), sum(told["n_untouched"].values())
     silent = f" No spike of {', '.join(told['silent'])}." if told["silent"] else ""
     return (

@@ -88,10 +88,10 @@ def deploy_command(
         "program": None if dry_run else str(out),
         "sha256": hashlib.sha256(content).hexdigest(),
         "n_bytes": len(content),
-        "golden": describe_golden(program),
+        "golden": (told := describe_golden(program)),
         **planned.to_dict(),
     }
-    emit(result, [*plan_tables(planned), golden_line(program)], as_json=as_json)
+    emit(result, [*plan_tables(planned), golden_line(program, told)], as_json=as_json)
     if dry_run:
         end_dry_run(context)
         return

@@ -128,8 +128,7 @@ def _pieces(events: Events) -> Iterator[Events]:
         yield events
         return
     for first in range(0, len(events), _PIECE):
-        x, y, p, t_us = (getattr(events, name)[first : first + _PIECE] for name in ("x", "y", "p", "t_us"))
-        yield Events(x, y, p, t_us, events.sensor_size)
+        yield events.part(first, first + _PIECE)
 
 
 def _joined(parts: Sequence[NDArray[Any]]) -> NDArray[Any]:

@@ -156,15 +156,10 @@ def _trimmed(name: str, events: Events, program: Program, slow_clock_hz: float |
     bench, n, step = Bench.of(program), 0, PIECE
     limit = min(len(events), MAX_EVENTS)
     while n < limit and step:
-        piece = _part(events, n, min(n + step, limit))
+        piece = events.part(n, min(n + step, limit))
         after = bench.advance(piece, slow_clock_hz)
         if after is None or after.n_spikes > MAX_GOLDEN_SPIKES:
             step //= 2
             continue
         bench, n, step = after, n + len(piece), min(2 * step, PIECE)
-    return _recorded(name, _part(events, 0, n), program, slow_clock_hz) if n else None
-
-
-def _part(events: Events, start: int, stop: int) -> Events:
-    x, y, p, t_us = (getattr(events, name)[start:stop] for name in ("x", "y", "p", "t_us"))
-    return Events(x, y, p, t_us, events.sensor_size)
+    return _recorded(name, events.part(0, n), program, slow_clock_hz) if n else None

@@ -62,8 +62,12 @@ class Events(ArrayRecord):
     def window(self, start_us: int, stop_us: int) -> Events:
         """Return the events with ``start_us <= t_us < stop_us``; times stay as they are."""
         first, last = np.searchsorted(self.t_us, [start_us, stop_us])
-        part = slice(int(first), int(last))
-        return dataclasses.replace(self, x=self.x[part], y=self.y[part], p=self.p[part], t_us=self.t_us[part])
+        return self.part(int(first), int(last))
+
+    def part(self, start: int, stop: int) -> Events:
+        """Return the events with indices ``start`` to below ``stop``, with their times."""
+        kept = slice(start, stop)
+        return dataclasses.replace(self, x=self.x[kept], y=self.y[kept], p=self.p[kept], t_us=self.t_us[kept])
 
     def from_zero(self) -> Events:
         """Return the same events with the first one at time 0."""

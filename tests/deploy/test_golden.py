@@ -127,9 +127,7 @@ def test_pieces_one_after_the_other_leave_the_states_of_the_emulator(seed: int) 
     case = random_case(seed)
     bench = Bench.of(case.program)
     for start in range(0, len(case.events), 7):
-        part = slice(start, start + 7)
-        x, y, p, t_us = (getattr(case.events, name)[part] for name in ("x", "y", "p", "t_us"))
-        after = bench.advance(Events(x, y, p, t_us, case.events.sensor_size), case.slow_clock_hz)
+        after = bench.advance(case.events.part(start, start + 7), case.slow_clock_hz)
         assert after is not None
         bench = after
     found = Emulator(case.program, slow_clock_hz=case.slow_clock_hz or 0).run(case.events)

@@ -20,11 +20,6 @@ from spikeport.models.events import Events
 from .programs import random_case
 
 
-def part_of(events: Events, first: int, last: int) -> Events:
-    x, y, p, t_us = (getattr(events, name)[first:last] for name in ("x", "y", "p", "t_us"))
-    return Events(x, y, p, t_us, events.sensor_size)
-
-
 def same_but_for_time(one: Recording, other: Recording) -> bool:
     return all(
         one.spikes[core].tobytes() == other.spikes[core].tobytes()
@@ -45,7 +40,7 @@ def test_pieces_of_any_size_change_no_bit(seed: int, cuts: list[float], rate_hz:
     whole = emulator.run(events, "all")
     session = emulator.stream("all")
     ends = [0, *sorted(int(cut * len(events)) for cut in cuts), len(events)]
-    parts = [session.feed(part_of(events, first, last)) for first, last in itertools.pairwise(ends)]
+    parts = [session.feed(events.part(first, last)) for first, last in itertools.pairwise(ends)]
     spikes = {core: np.concatenate([part[core] for part in parts]) for core in parts[0]}
     assert session.n_events == len(events)
     assert same_but_for_time(session.recording(spikes), whole)
@@ -63,7 +58,7 @@ def test_a_long_recording_runs_in_pieces_that_change_no_bit(monkeypatch: pytest.
 def test_threads_change_no_bit(workers: int | None) -> None:
     case = random_case(4)
     n, emulator = len(case.events), Emulator(case.program)
-    recordings = [part_of(case.events, first, n) for first in range(min(9, n))]
+    recordings = [case.events.part(first, n) for first in range(min(9, n))]
     found = emulator.run_many(recordings, "all", workers=workers)
     assert len(found) == len(recordings)
     for one, events in zip(found, recordings, strict=True):
@@ -93,7 +88,7 @@ def test_what_makes_no_sense_is_refused() -> None:
         with pytest.raises(RecordingError, match=f"expected times from {late} us on"):
             session.feed(events)
     with pytest.raises(RecordingError, match="found 999x998"):
-        session.feed(part_of(dataclasses.replace(events, sensor_size=(999, 998)), 0, 0))
+        session.feed(dataclasses.replace(events, sensor_size=(999, 998)).part(0, 0))
     with pytest.raises(SettingError, match="record: expected"):
         Emulator(program).stream("some")  # type: ignore[arg-type]
     with pytest.raises(SettingError, match="workers: expected 1 or more, found 0"):
