@@ -6,14 +6,13 @@ import dataclasses
 import re
 
 import numpy as np
-from numpy.typing import NDArray
 
 from spikeport.convert.geometry import Pair, Shape3
 from spikeport.models.events import Events
 
 from .chips import chip
 from .errors import SettingError
-from .layout import Int64s, Stream
+from .layout import EVENT, FEATURE, PIECE, ROW, Fields, Int64s, unpack
 from .types import Box, DvsConfig, Program
 
 SENSOR = (128, 128)
@@ -22,24 +21,32 @@ SENSOR = (128, 128)
 _TRY = 'Try "pool=2,crop=15:49:15:49,mirror=x".'
 
 
-def enter(events: Events, dvs: DvsConfig) -> Stream:
-    """Return the events as they reach the entry cores, those outside the region left out.
+def enter(events: Events, dvs: DvsConfig) -> Int64s:
+    """Return up to ``PIECE`` events as they reach the entry cores, as words; those outside the region are left out.
 
     Law: merged, pooled, cropped, mirrored and swapped, in this order.
     """
-    is_merged = dvs.merge or dvs.input_shape[0] == 1
-    feature = np.zeros(len(events), np.int64) if is_merged else events.p.astype(np.int64)
-    pooled_y, pooled_x = events.y.astype(np.int64) // dvs.pool[0], events.x.astype(np.int64) // dvs.pool[1]
-    rows, columns = dvs.box
-    y, y_inside = _placed(pooled_y, rows, (dvs.crop is not None, dvs.mirror[0]))
-    x, x_inside = _placed(pooled_x, columns, (dvs.crop is not None, dvs.mirror[1]))
-    event = np.arange(len(events), dtype=np.int64)
-    if dvs.swap:
-        y, x = x, y
-    inside = y_inside & x_inside
-    if inside.all():
-        return Stream(event, feature, y, x)
-    return Stream(event[inside], feature[inside], y[inside], x[inside])
+    _, height, width = dvs.input_shape
+    (rows, columns), is_cropped = dvs.box, dvs.crop is not None
+    row_bits, column_bits = (0, ROW) if dvs.swap else (ROW, 0)
+    by_row = _placed(np.arange(height) // dvs.pool[0], rows, (is_cropped, dvs.mirror[0])) << row_bits
+    by_column = _placed(np.arange(width) // dvs.pool[1], columns, (is_cropped, dvs.mirror[1])) << column_bits
+    words = np.arange(len(events), dtype=np.int64)
+    words <<= EVENT
+    if not dvs.merge and dvs.input_shape[0] > 1:
+        words |= np.multiply(events.p, 1 << FEATURE, dtype=np.int64)
+    words |= by_row[events.y]
+    words |= by_column[events.x]
+    return words[words >= 0] if is_cropped or any(dvs.mirror) else words
+
+
+def entering(events: Events, dvs: DvsConfig) -> Fields:
+    """Return what ``enter`` does with any number of events, as columns; ``event`` is the index in the recording."""
+    parts = []
+    for first in range(0, max(len(events), 1), PIECE):
+        event, *others = unpack(enter(events.part(first, first + PIECE), dvs))
+        parts.append((event + first, *others))
+    return Fields(*map(np.concatenate, zip(*parts, strict=True)))
 
 
 def apply_dvs(events: Events, dvs: DvsConfig) -> Events:
@@ -54,10 +61,9 @@ def apply_dvs(events: Events, dvs: DvsConfig) -> Events:
             "Try the DvsConfig of that sensor."
         )
     size = dvs.out_shape[1:]
-    stream = enter(events, dvs)
-    inside = (stream.y < size[0]) & (stream.x < size[1])
-    kept = stream.event[inside]
-    return Events(stream.x[inside], stream.y[inside], stream.feature[inside], events.t_us[kept], size)
+    event, feature, y, x = entering(events, dvs)
+    inside = (y < size[0]) & (x < size[1])
+    return Events(x[inside], y[inside], feature[inside], events.t_us[event[inside]], size)
 
 
 def with_dvs(program: Program, dvs: DvsConfig) -> Program:
@@ -147,12 +153,12 @@ def parse_dvs(text: str, channels: int) -> DvsConfig:
     return dvs
 
 
-def _placed(place: Int64s, span: Pair, how: tuple[bool, bool]) -> tuple[Int64s, NDArray[np.bool_]]:
-    """Return places along one axis in the span, mirrored or not, and which of them are in it."""
+def _placed(place: Int64s, span: Pair, how: tuple[bool, bool]) -> Int64s:
+    """Return places along one axis in the span, mirrored or not; -1, which stays negative, for those outside of it."""
     is_cropped, is_mirrored = how
     start, stop = span
-    inside = (place >= start) & (place < stop) if is_cropped or is_mirrored else np.ones(place.shape, np.bool_)
-    return stop - 1 - place if is_mirrored else place - start, inside
+    moved = stop - 1 - place if is_mirrored else place - start
+    return np.where((place >= start) & (place < stop), moved, -1) if is_cropped or is_mirrored else moved
 
 
 def _other_map(dvs: DvsConfig, net_shape: Shape3) -> str:

@@ -21,12 +21,9 @@ from __future__ import annotations
 import dataclasses
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Literal
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Literal
 
 from spikeport.models.events import Events
 
@@ -34,9 +31,6 @@ from .errors import RecordingError, SettingError
 from .layout import Layout, lay_out
 from .session import Session, find_sensor_misfit
 from .types import Program, Recording, is_rate
-
-_PIECE = 1 << 19
-"""Input events of a run that lie in memory at once, with all that they cause."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -78,15 +72,17 @@ class Emulator:
         """Rate of the slow clock, in hertz: as given, or else the program's; None without a slow clock."""
         return self.program.slow_clock_hz if self.slow_clock_hz is None else self.slow_clock_hz or None
 
-    def run(self, events: Events, record: Literal["all"] | None = None) -> Recording:
+    def run(self, events: Events, record: Literal["all"] | None = None, *, workers: int | None = 1) -> Recording:
         """Return what the program does with ``events``, started from its initial states.
 
         ``record`` says whose spikes are kept: those of the monitored cores, or with ``"all"`` of every core.
         ``wall_s`` of the first run in a process includes loading the compiled loop, or compiling it where no cache is.
+        With several ``workers`` (None: one for each processor) the cores work at different parts of the recording at
+        the same time, in threads.
 
-        Law: equal programs and events give the same recording, whatever ran before.
+        Law: equal programs and events give the same recording, whatever ran before, in any number of threads.
         Raises: RecordingError where there are no events, or their sensor is not the program's; SettingError
-        for any other ``record``.
+        for any other ``record``, or for less than one thread.
         """
         problems = [problem] if (problem := find_sensor_misfit(events, self.program.dvs)) else []
         if not len(events):
@@ -95,8 +91,7 @@ class Emulator:
             raise RecordingError(" ".join(problems))
         started = time.perf_counter()
         session = self.stream(record)
-        parts = [session.feed(piece) for piece in _pieces(events)]
-        spikes = parts[0] if len(parts) == 1 else {core: _joined([part[core] for part in parts]) for core in parts[0]}
+        spikes = session.feed(events, workers=_n_threads(workers))
         return session.recording(spikes, wall_s=time.perf_counter() - started)
 
     def stream(self, record: Literal["all"] | None = None) -> Session:
@@ -115,23 +110,12 @@ class Emulator:
         Law: equal for any number of threads, but for the times.
         Raises: as ``run``; SettingError for less than one thread.
         """
-        n_threads = os.cpu_count() or 1 if workers is None else workers
-        if n_threads < 1:
-            raise SettingError(f"workers: expected 1 or more, found {workers}. Try None for all cores.")
-        with ThreadPoolExecutor(n_threads) as pool:
+        with ThreadPoolExecutor(_n_threads(workers)) as pool:
             return tuple(pool.map(lambda events: self.run(events, record), recordings))
 
 
-def _pieces(events: Events) -> Iterator[Events]:
-    """Yield a recording in pieces that bound what lies in memory at once."""
-    if len(events) <= _PIECE:
-        yield events
-        return
-    for first in range(0, len(events), _PIECE):
-        yield events.part(first, first + _PIECE)
-
-
-def _joined(parts: Sequence[NDArray[Any]]) -> NDArray[Any]:
-    whole = np.concatenate(parts)
-    whole.flags.writeable = False
-    return whole
+def _n_threads(workers: int | None) -> int:
+    n_threads = os.cpu_count() or 1 if workers is None else workers
+    if n_threads < 1:
+        raise SettingError(f"workers: expected 1 or more, found {workers}. Try None for all processors.")
+    return n_threads

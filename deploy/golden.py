@@ -13,11 +13,11 @@ import numpy as np
 
 from spikeport.models.events import Events
 
+from .core import route
 from .dvs import enter
 from .emulator import Emulator
 from .errors import RecordingError
-from .layout import SpikeBuffer
-from .session import route
+from .layout import Fields, pack
 from .stimuli import PIECE, Bench, met_taps, probe_events, search_events
 from .types import Golden, Program
 from .vectors import MAX_GOLDEN_SPIKES
@@ -102,7 +102,7 @@ def count_untouched(program: Program) -> dict[int, int]:
             met[entry] |= met_taps(parts[entry], enter(golden.events, program.dvs))
         for core in program.cores:
             spikes = golden.spikes[core.core]
-            sent = SpikeBuffer(*(spikes[name] for name in SpikeBuffer._fields))
+            sent = pack(Fields(*(spikes[name] for name in Fields._fields)))
             for target, stream in route(core, sent):
                 met[target] |= met_taps(parts[target], stream)
     return {core.core: int((~met[core.core]).sum()) * core.weight.shape[0] for core in program.cores}

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from spikeport.models.arrays import frozen
 from spikeport.models.events import Events
 
+from .core import NO_TICKS, RunningCore, walk
 from .dvs import enter
 from .errors import RecordingError, SettingError
-from .layout import ACCEPTED, DROPPED, NEXT, SYNOPS, TICKS, Int64s, Layout, SpikeBuffer, Stream
-from .types import SPIKE, CoreProgram, DvsConfig, Program, Recording
-
-_NO_TICKS = np.zeros(0, np.int64)
-_FIRST_BUFFER = 1 << 16
+from .layout import ACCEPTED, DROPPED, PIECE, SYNOPS, Int64s, Layout, unpack
+from .stages import part_size, run_stages
+from .types import SPIKE, DvsConfig, Program, Recording
 
 
 class Session:
@@ -34,15 +33,16 @@ class Session:
             raise SettingError(f"record: expected None (monitored cores) or 'all', found {record!r}.")
         self.n_events = 0
         self._program = program
-        self._cores = tuple(map(_Core, program.cores, layouts))
-        self._period_us = None if rate_hz is None else max(1, round(1e6 / rate_hz))
+        self._cores = tuple(map(RunningCore, program.cores, layouts))
+        self._rate_hz = rate_hz
         self._records_all = record == "all"
         self._t_us = 0
 
-    def feed(self, events: Events) -> dict[int, NDArray[Any]]:
+    def feed(self, events: Events, *, workers: int = 1) -> dict[int, NDArray[Any]]:
         """Return the spikes that the next events cause, of each recorded core; ``event`` counts from the first feed.
 
-        No events cause no spikes. Time goes on from one piece to the next.
+        No events cause no spikes. Time goes on from one piece to the next. Several ``workers`` are threads that let
+        the cores work at different parts of a long piece at the same time.
         Raises: RecordingError where the sensor is not the program's, or the events begin before the last of the piece
         before.
         """
@@ -54,23 +54,32 @@ class Session:
                 f"events: expected times from {self._t_us} us on, where the piece before ended, found "
                 f"{int(events.t_us[0])} us. Try pieces of one recording in their order."
             )
-        ticks_due = _NO_TICKS if self._period_us is None else np.asarray(events.t_us // self._period_us, np.int64)
-        waiting: dict[int, list[Stream]] = {core.core: [] for core in self._program.cores}
-        entering = enter(events, self._program.dvs)
-        for entry in set(self._program.entry):
-            waiting[entry].append(entering)
-        spikes: dict[int, NDArray[Any]] = {}
-        for one in self._cores:
-            core = one.program
-            emitted = one.integrate(merge(waiting.pop(core.core)), ticks_due)
-            for target, stream in route(core, emitted):
-                waiting[target].append(stream)
-            if core.monitor or self._records_all:
-                spikes[core.core] = _stamped(emitted, events, first=self.n_events)
+        size = PIECE if workers == 1 else part_size(len(events))
+        pieces = [events.part(first, first + size) for first in range(0, max(len(events), 1), size)]
+        kept: dict[int, list[NDArray[Any]]] = {
+            core.program.core: [] for core in self._cores if core.program.monitor or self._records_all
+        }
+
+        def keep(core: RunningCore, number: int, words: Int64s) -> None:
+            if core.program.core in kept:
+                first = self.n_events + number * size
+                kept[core.program.core].append(_stamped(words, pieces[number], first=first))
+
+        if workers == 1:
+            for number, piece in enumerate(pieces):
+                for core, _, words in walk(self._cores, *self._arrival(piece)):
+                    keep(core, number, words)
+        else:
+            run_stages(self._cores, [partial(self._arrival, piece) for piece in pieces], keep, workers=workers)
         self.n_events += len(events)
         if len(events):
             self._t_us = int(events.t_us[-1])
-        return spikes
+        return {core: parts[0] if len(parts) == 1 else _joined(parts) for core, parts in kept.items()}
+
+    def _arrival(self, piece: Events) -> tuple[dict[int, Int64s], Int64s]:
+        """Return the words that enter each entry core, and the leak ticks due before each event."""
+        entering = dict.fromkeys(self._program.entry, enter(piece, self._program.dvs))
+        return entering, find_ticks(piece, self._rate_hz)
 
     def recording(self, spikes: Mapping[int, NDArray[Any]] | None = None, *, wall_s: float = 0.0) -> Recording:
         """Return the states, counts and synops of all events so far, with the given spikes."""
@@ -88,45 +97,6 @@ class Session:
         )
 
 
-class _Core:
-    """One core and what changes in it: ``state`` and ``counts`` ``[H, W * F]``, and ``progress``."""
-
-    def __init__(self, program: CoreProgram, layout: Layout) -> None:
-        features, height, width = program.out_shape
-        self.program, self._layout = program, layout
-        self._state = program.initial_state.transpose(1, 2, 0).reshape(height, width * features).copy()
-        self._counts = np.zeros(self._state.shape, np.int64)
-        self.progress = np.zeros(5, np.int64)
-
-    def integrate(self, arriving: Stream, ticks_due: Int64s) -> SpikeBuffer:
-        """Return the spikes that the arriving events cause; ``ticks_due`` is that of the input events."""
-        from .kernels import integrate, leak  # compiled code: half a second that only a run needs
-
-        ticks = ticks_due if self.program.bias is not None else _NO_TICKS
-        layout, progress = self._layout, self.progress
-        parts: list[SpikeBuffer] = []
-        size = max(_FIRST_BUFFER, layout.n_targets_max)
-        progress[NEXT] = 0
-        while not parts or progress[NEXT] < arriving.event.size:
-            feature, y, x = (np.empty(size, np.int16) for _ in range(3))
-            buffer = SpikeBuffer(np.empty(size, np.int64), feature, y, x)
-            n = integrate(layout, arriving, buffer, (self._state, self._counts), ticks, progress)
-            parts.append(SpikeBuffer(buffer.event[:n], feature[:n], y[:n], x[:n]))
-            size *= 2
-        if ticks.size:
-            leak(self._state, layout.bias, layout.threshold_low, int(ticks[-1] - progress[TICKS]))
-            progress[TICKS] = ticks[-1]
-        return parts[0] if len(parts) == 1 else SpikeBuffer(*map(np.concatenate, zip(*parts, strict=True)))
-
-    def maps(self) -> tuple[NDArray[np.int16], Int64s]:
-        """Return the states and spike counts of now, ``[F, H, W]``."""
-        features, height, width = self.program.out_shape
-        state, counts = (
-            frozen(array.reshape(height, width, features).transpose(2, 0, 1)) for array in (self._state, self._counts)
-        )
-        return state, counts
-
-
 def find_sensor_misfit(events: Events, dvs: DvsConfig) -> str | None:
     """Return why events are not of the sensor that a program reads, as a sentence; None where they are."""
     if events.sensor_size == dvs.input_shape[1:]:
@@ -140,42 +110,23 @@ def find_sensor_misfit(events: Events, dvs: DvsConfig) -> str | None:
     )
 
 
-def merge(streams: list[Stream]) -> Stream:
-    """Return one stream in order of the causing event, streams in the given order within one event."""
-    if len(streams) == 1:
-        return streams[0]
-    if not streams:
-        return Stream(*(np.zeros(0, np.int64) for _ in Stream._fields))
-    joined = Stream(*(np.concatenate(columns) for columns in zip(*streams, strict=True)))
-    order = np.argsort(joined.event, kind="stable")
-    return Stream(*(column[order] for column in joined))
+def find_ticks(events: Events, rate_hz: float | None) -> Int64s:
+    """Return how many leak ticks are due before each event, from time 0 on; nothing without a slow clock."""
+    return NO_TICKS if rate_hz is None else np.asarray(events.t_us // max(1, round(1e6 / rate_hz)), np.int64)
 
 
-def route(core: CoreProgram, spikes: SpikeBuffer) -> Iterator[tuple[int, Stream]]:
-    """Yield each target core with the stream that ``core`` sends it."""
-    for target in dict.fromkeys(destination.core for destination in core.destinations):
-        if target is None:
-            continue
-        taken = [destination for destination in core.destinations if destination.core == target]
-        n = len(taken)
-        shift = np.array([destination.feature_shift for destination in taken], np.int64)
-        pool = np.array([destination.pool for destination in taken], np.int64)
-        yield (
-            target,
-            Stream(
-                np.repeat(spikes.event, n),
-                (spikes.feature[:, None] + shift).reshape(-1),
-                (spikes.y[:, None] // pool).reshape(-1),
-                (spikes.x[:, None] // pool).reshape(-1),
-            ),
-        )
-
-
-def _stamped(spikes: SpikeBuffer, events: Events, *, first: int) -> NDArray[Any]:
-    stamped = np.empty(spikes.event.size, SPIKE)
-    for name, column in spikes._asdict().items():
+def _stamped(words: Int64s, events: Events, *, first: int) -> NDArray[Any]:
+    stamped = np.empty(words.size, SPIKE)
+    fields = unpack(words)
+    for name, column in fields._asdict().items():
         stamped[name] = column
-    stamped["t_us"] = events.t_us[spikes.event]
+    stamped["t_us"] = events.t_us[fields.event]
     stamped["event"] += first
     stamped.flags.writeable = False
     return stamped
+
+
+def _joined(parts: Sequence[NDArray[Any]]) -> NDArray[Any]:
+    whole = np.concatenate(parts)
+    whole.flags.writeable = False
+    return whole

@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 from spikeport.convert.geometry import Pair
 from spikeport.models.events import Events
 
+from .core import RunningCore, walk
 from .dvs import enter
-from .layout import NEXT, TICKS, Int64s, Layout, SpikeBuffer, Stream, lay_out
-from .session import merge, route
+from .layout import Int64s, lay_out, unpack
+from .session import find_ticks
 from .types import CoreProgram, Program
 
 STEP_US = 100
@@ -69,29 +70,26 @@ class Part(NamedTuple):
     """A core as the bench wants it; ``rows`` and ``columns`` say which places of the kernel an input place meets."""
 
     core: CoreProgram
-    layout: Layout
     rows: NDArray[np.float32]
     columns: NDArray[np.float32]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Bench:
-    """A program between two pieces of a recording: the states of its cores, the leak ticks so far, what was reached."""
+    """A program between two pieces of a recording: its cores as they are, and what was reached."""
 
     program: Program
     parts: tuple[Part, ...]
-    states: tuple[NDArray[np.int16], ...]
+    cores: tuple[RunningCore, ...]
     reached: tuple[Reached, ...]
-    n_ticks: int = 0
     n_spikes: int = 0
     n_restarts: int = 0
 
     @classmethod
     def of(cls, program: Program) -> Bench:
         """Return the bench of a program that has seen nothing."""
-        states = tuple(_laid_out(core) for core in program.cores)
-        nothing = tuple(map(_unreached, program.cores))
-        return cls(program, tuple(_part(core) for core in program.cores), states, nothing)
+        cores = tuple(RunningCore(core, lay_out(core)) for core in program.cores)
+        return cls(program, tuple(map(_part, program.cores)), cores, tuple(map(_unreached, program.cores)))
 
     @property
     def score(self) -> float:
@@ -114,42 +112,17 @@ class Bench:
 
         Law: pieces one after the other leave the states that the emulator finds after all of them.
         """
-        from .kernels import integrate, leak
-
-        period = None if slow_clock_hz is None else max(1, round(1e6 / slow_clock_hz))
-        due = np.zeros(0, np.int64) if period is None else events.t_us // period
-        waiting: dict[int, list[Stream]] = {core.core: [] for core in self.program.cores}
-        for entry in set(self.program.entry):
-            waiting[entry].append(enter(events, self.program.dvs))
-        reached, states, n_spikes = [], [], self.n_spikes
-        for part, before, seen in zip(self.parts, self.states, self.reached, strict=True):
-            core, layout = part.core, part.layout
-            arriving = merge(waiting.pop(core.core))
-            ticks = due if core.bias is not None else due[:0]
-            if not arriving.event.size and not ticks.size:
-                states.append(before)
-                reached.append(seen)
-                continue
-            state, counts, progress = before.copy(), np.zeros(before.shape, np.int64), np.zeros(5, np.int64)
-            progress[TICKS] = self.n_ticks
-            size = max(_SPIKES_PER_PIECE, layout.n_targets_max)
-            feature, y, x = (np.empty(size, np.int16) for _ in range(3))
-            buffer = SpikeBuffer(np.empty(size, np.int64), feature, y, x)
-            n = integrate(layout, arriving, buffer, (state, counts), ticks, progress)
-            if progress[NEXT] < arriving.event.size:
-                return None
-            if ticks.size:
-                leak(state, layout.bias, layout.threshold_low, int(due[-1] - progress[TICKS]))
-            spikes = SpikeBuffer(buffer.event[:n], feature[:n], y[:n], x[:n])
-            for target, stream in route(core, spikes):
-                waiting[target].append(stream)
-            reached.append(_reached(seen, part, arriving, state, spikes))
-            states.append(state)
-            n_spikes += n
-        n_ticks = int(due[-1]) if due.size else self.n_ticks
-        return dataclasses.replace(
-            self, states=tuple(states), reached=tuple(reached), n_ticks=n_ticks, n_spikes=n_spikes
-        )
+        cores = tuple(core.copy() for core in self.cores)
+        entering = dict.fromkeys(self.program.entry, enter(events, self.program.dvs))
+        steps = walk(cores, entering, find_ticks(events, slow_clock_hz), n_most=_SPIKES_PER_PIECE)
+        reached, n_spikes = [], self.n_spikes
+        for part, seen, (core, arriving, spikes) in zip(self.parts, self.reached, steps, strict=False):
+            is_touched = arriving.size or (slow_clock_hz is not None and core.program.bias is not None)
+            reached.append(_reached(seen, part, (arriving, spikes), core.state) if is_touched else seen)
+            n_spikes += spikes.size
+        if len(reached) < len(self.parts):
+            return None
+        return dataclasses.replace(self, cores=cores, reached=tuple(reached), n_spikes=n_spikes)
 
 
 def _unreached(core: CoreProgram) -> Reached:
@@ -159,24 +132,26 @@ def _unreached(core: CoreProgram) -> Reached:
     )
 
 
-def _reached(seen: Reached, part: Part, arriving: Stream, state: NDArray[np.int16], spikes: SpikeBuffer) -> Reached:
+def _reached(seen: Reached, part: Part, words: tuple[Int64s, Int64s], state: NDArray[np.int16]) -> Reached:
     taps, level, floor = seen
+    arriving, spikes = words
     if not taps.all():
         taps = taps | met_taps(part, arriving)
     if level.min() < _FIRED:
         highest = state.reshape(-1, level.size).max(axis=0).astype(np.int64)
         level = np.maximum(level, np.clip(highest * _FIRED // part.core.threshold_high, 0, _FIRED - 1))
-        level[spikes.feature] = _FIRED
+        level[unpack(spikes).feature] = _FIRED
     lowest = state.reshape(-1, floor.size).min(axis=0)
     return Reached(taps, level, floor | (lowest <= part.core.threshold_low))
 
 
-def met_taps(part: Part, arriving: Stream) -> Bools:
+def met_taps(part: Part, words: Int64s) -> Bools:
     """Return which places of the kernel the events that arrive at a core meet.
 
     Shapes: ``[C, ky, kx]``; an event meets a place of its channel for all features at once.
     """
     channels, height, width = part.core.in_shape
+    arriving = unpack(words)
     inside = (arriving.feature < channels) & (arriving.y < height) & (arriving.x < width)
     there = np.zeros(part.core.in_shape, np.float32)
     there[arriving.feature[inside], arriving.y[inside], arriving.x[inside]] = 1.0
@@ -188,7 +163,7 @@ def _part(core: CoreProgram) -> Part:
     _, height, width = core.in_shape
     rows = _meets(height, core.out_shape[1], core.weight.shape[2], (core.stride[0], core.padding[0]))
     columns = _meets(width, core.out_shape[2], core.weight.shape[3], (core.stride[1], core.padding[1]))
-    return Part(core, lay_out(core), rows, columns)
+    return Part(core, rows, columns)
 
 
 def _meets(size: int, out_size: int, kernel: int, steps: Pair) -> NDArray[np.float32]:
@@ -197,11 +172,6 @@ def _meets(size: int, out_size: int, kernel: int, steps: Pair) -> NDArray[np.flo
     offset = np.arange(size)[:, None] + padding - np.arange(kernel)
     is_met = (offset % stride == 0) & (offset >= 0) & (offset // stride < out_size)
     return np.asarray(is_met, np.float32)
-
-
-def _laid_out(core: CoreProgram) -> NDArray[np.int16]:
-    features, height, width = core.out_shape
-    return core.initial_state.transpose(1, 2, 0).reshape(height, width * features).copy()
 
 
 def probe_events(program: Program, n_events: int) -> Events:

@@ -12,7 +12,7 @@ from spikeport.convert.profiles import UNKNOWN_LIMIT, RateLimit
 from spikeport.convert.traffic import LayerPeaks, Peak, TrafficReport, event_synops, peak_rate
 from spikeport.models.events import Events
 
-from .dvs import enter
+from .dvs import entering
 from .errors import RecordingError
 from .types import CoreProgram, Program, Recording
 
@@ -54,7 +54,7 @@ def find_core_peaks(
 def _arriving(core: CoreProgram, program: Program, recording: Recording, events: Events) -> list[Stream]:
     """Return time and synops of each event that is sent to a core, one stream for each of its sources."""
     reach = fan_out(core.in_shape, core.weight.shape, core.window)
-    given = enter(events, program.dvs)
+    given = entering(events, program.dvs)
     streams = [
         (events.t_us[given.event], event_synops(reach, given.y, given.x, pool=(1, 1)))
         for entry in program.entry

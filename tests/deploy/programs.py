@@ -74,6 +74,36 @@ def random_case(seed: int) -> Case:
     return Case(Program("speck2fdevkit", tuple(cores), tuple(entry), dvs), events, slow_clock_hz)
 
 
+def wide_case(seed: int) -> Case:
+    """Return a case of two cores with up to 150 features: runs that fill no, one and several vectors."""
+    rng = np.random.default_rng(seed)
+    features, others = int(rng.integers(1, 150)), int(rng.integers(1, 100))
+    edge, kernel, stride = int(rng.integers(1, 4)), int(rng.integers(1, 4)), int(rng.integers(1, 3))
+    reset: Reset = "zero" if rng.random() < 0.5 else "subtract"
+    first = make_core(
+        0,
+        weight=_random_weight(rng, (features, 2, kernel, kernel)),
+        threshold_high=int(rng.integers(1, 200)),
+        threshold_low=-int(rng.integers(1, 200)),
+        reset=reset,
+        in_shape=(2, edge, edge),
+        stride=(stride, stride),
+        padding=(kernel - 1, kernel - 1),
+        destinations=(Destination(1),),
+    )
+    second = make_core(
+        1,
+        weight=_random_weight(rng, (others, features, 2, 2)),
+        threshold_high=int(rng.integers(1, 2000)),
+        in_shape=first.out_shape,
+        padding=(1, 1),
+        destinations=(Destination(None),),
+    )
+    program = Program("speck2fdevkit", (first, second), (0,), DvsConfig((2, edge, edge)))
+    n_events = int(np.clip(4 * _SYNOPS / (features * others * kernel**2), 3, 40))
+    return Case(program, random_events(rng, (2, edge, edge), n_events), None)
+
+
 def random_events(rng: Generator, input_shape: Shape3, n_events: int) -> Events:
     """Return ``n_events`` events anywhere on the sensor, some at equal times, the first not at time 0."""
     _, height, width = input_shape

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from spikeport.convert.types import SpikingNet
 from spikeport.deploy.artifact import FORMAT, load_program, save_program
-from spikeport.deploy.dvs import apply_dvs, enter, parse_dvs, with_dvs
+from spikeport.deploy.dvs import apply_dvs, entering, parse_dvs, with_dvs
 from spikeport.deploy.emulator import Emulator
 from spikeport.deploy.errors import InvalidProgramError, ProgramFileError, RecordingError, SettingError
 from spikeport.deploy.pipeline import compile_program
@@ -51,7 +51,7 @@ def stages(draw: st.DrawFn) -> DvsConfig:
 @given(stages(), st.integers(0, 2**16))
 def test_events_go_through_the_stages_one_by_one(dvs: DvsConfig, seed: int) -> None:
     events = random_events(np.random.default_rng(seed), dvs.input_shape, 40)
-    found = enter(events, dvs)
+    found = entering(events, dvs)
     columns = zip(events.p.tolist(), events.y.tolist(), events.x.tolist(), strict=True)
     expected = [(i, address) for i, each in enumerate(columns) if (address := through_dvs(each, dvs))]
     assert list(zip(found.event, zip(found.feature, found.y, found.x, strict=True), strict=True)) == expected

@@ -16,15 +16,16 @@ import pytest
 from numpy.testing import assert_array_equal
 
 from spikeport.convert.geometry import fan_out
+from spikeport.deploy import core as core_module
+from spikeport.deploy import layout as layout_module
 from spikeport.deploy import pipeline
-from spikeport.deploy import session as session_module
 from spikeport.deploy.emulator import Emulator
 from spikeport.deploy.errors import InvalidProgramError, RecordingError, SettingError
 from spikeport.deploy.readout import classify, count_classes
 from spikeport.deploy.types import CoreProgram, Destination, DvsConfig, Program, Recording
 from spikeport.models.events import Events
 
-from .programs import Case, make_core, random_case
+from .programs import Case, make_core, random_case, wide_case
 from .reference import run_reference
 
 SEEDS = range(240)
@@ -46,7 +47,15 @@ def run(case: Case) -> Recording:
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_equals_the_reference(seed: int) -> None:
-    case = random_case(seed)
+    check_against_the_reference(random_case(seed))
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_runs_of_any_length_equal_the_reference(seed: int) -> None:
+    check_against_the_reference(wide_case(seed))
+
+
+def check_against_the_reference(case: Case) -> None:
     recording = run(case)
     for core_id, core in run_reference(case.program, case.events, case.slow_clock_hz).items():
         assert recording.spikes[core_id].tolist() == core.spikes
@@ -129,7 +138,8 @@ def test_runs_are_independent_and_repeatable() -> None:
 def test_a_buffer_that_overflows_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     busy = [random_case(seed) for seed in range(40)]
     whole = [run(case) for case in busy]
-    monkeypatch.setattr(session_module, "_FIRST_BUFFER", 1)
+    monkeypatch.setattr(core_module, "_SPIKES", 1)
+    monkeypatch.setattr(layout_module, "_MASKS", 1)
     assert all(run(case).same(recording) for case, recording in zip(busy, whole, strict=True))
     assert max(max(recording.n_spikes.values()) for recording in whole) > 100
 
@@ -146,9 +156,9 @@ def test_the_loop_is_compiled_once() -> None:
 def test_runs_where_nothing_can_be_cached() -> None:
     source = """
 from spikeport.deploy.kernels import leak, np
-state = np.array([[5]], np.int16)
+state = np.array([5], np.int16)
 leak(state, np.array([2], np.int16), -1, 3)
-print(state[0, 0], type(leak._cache).__name__)
+print(state[0], type(leak._cache).__name__)
 """
     # A locator for notebooks only: numba finds no place for the cache of a plain file.
     environment = os.environ | {"NUMBA_CACHE_LOCATOR_CLASSES": "IPythonCacheLocator"}
@@ -226,9 +236,9 @@ def test_many_ticks_at_once_equal_single_ones(start: int, bias: int, n_ticks: in
             break
     from spikeport.deploy.kernels import leak
 
-    state = np.array([[start]], np.int16)
+    state = np.array([start], np.int16)
     leak(state, np.array([bias], np.int16), -150, n_ticks)
-    assert int(state[0, 0]) == expected
+    assert int(state[0]) == expected
 
 
 def test_a_silent_core_gets_the_ticks_of_the_whole_recording() -> None:

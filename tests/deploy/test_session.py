@@ -11,13 +11,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spikeport.deploy import emulator as emulator_module
+from spikeport.deploy import dvs as dvs_module
+from spikeport.deploy import session as session_module
 from spikeport.deploy.emulator import Emulator
 from spikeport.deploy.errors import RecordingError, SettingError
 from spikeport.deploy.types import Recording
 from spikeport.models.events import Events
 
-from .programs import random_case
+from .programs import random_case, wide_case
+from .reference import run_reference
 
 
 def same_but_for_time(one: Recording, other: Recording) -> bool:
@@ -46,11 +48,55 @@ def test_pieces_of_any_size_change_no_bit(seed: int, cuts: list[float], rate_hz:
     assert same_but_for_time(session.recording(spikes), whole)
 
 
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 100_000), st.integers(2, 4), st.integers(1, 40), st.sampled_from([None, 500.0, 20_000.0]))
+def test_cores_in_several_threads_change_no_bit(seed: int, workers: int, size: int, rate_hz: float | None) -> None:
+    case = random_case(seed)
+    emulator = Emulator(case.program, slow_clock_hz=rate_hz)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(session_module, "part_size", lambda _: size)
+        found = emulator.run(case.events, "all", workers=workers)
+    assert same_but_for_time(found, emulator.run(case.events, "all"))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("first", range(0, 1000, 100))
+def test_a_thousand_programs_whole_in_pieces_and_in_threads(first: int) -> None:
+    for seed in range(first, first + 100):
+        case = wide_case(seed) if seed % 5 == 0 else random_case(seed)
+        emulator = Emulator(case.program, slow_clock_hz=case.slow_clock_hz)
+        whole = emulator.run(case.events, "all")
+        for core_id, core in run_reference(case.program, case.events, case.slow_clock_hz).items():
+            assert whole.spikes[core_id].tolist() == core.spikes
+            assert whole.states[core_id].tolist() == core.state
+            assert whole.synops[core_id] == core.synops
+        session = emulator.stream("all")
+        parts = [session.feed(case.events.part(start, start + 7)) for start in range(0, len(case.events), 7)]
+        spikes = {core: np.concatenate([part[core] for part in parts]) for core in parts[0]}
+        assert same_but_for_time(session.recording(spikes), whole)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(session_module, "part_size", lambda _: 5)
+            assert same_but_for_time(emulator.run(case.events, "all", workers=3), whole)
+
+
+def test_an_error_in_one_thread_ends_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    case = random_case(3)
+
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("as if the memory were full")
+
+    monkeypatch.setattr(session_module, "_stamped", fail)
+    with pytest.raises(RuntimeError, match="as if"):
+        Emulator(case.program).run(case.events, "all", workers=3)
+
+
 def test_a_long_recording_runs_in_pieces_that_change_no_bit(monkeypatch: pytest.MonkeyPatch) -> None:
     case = random_case(3)
     program, events = case.program, case.events
     whole = Emulator(program).run(events, "all")
-    monkeypatch.setattr(emulator_module, "_PIECE", 7)
+    monkeypatch.setattr(session_module, "PIECE", 7)
+    monkeypatch.setattr(dvs_module, "PIECE", 7)
     assert same_but_for_time(Emulator(program).run(events, "all"), whole)
 
 
@@ -93,6 +139,8 @@ def test_what_makes_no_sense_is_refused() -> None:
         Emulator(program).stream("some")  # type: ignore[arg-type]
     with pytest.raises(SettingError, match="workers: expected 1 or more, found 0"):
         Emulator(program).run_many([events], workers=0)
+    with pytest.raises(SettingError, match="workers: expected 1 or more, found 0"):
+        Emulator(program).run(events, workers=0)
 
 
 def test_a_run_of_a_program_needs_a_rate_that_is_a_number() -> None:
