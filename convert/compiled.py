@@ -37,7 +37,7 @@ class _Notice(event.Listener):
         module = event.data["dispatcher"].py_func.__module__
         if not self._said and module.startswith("spikeport."):
             self._said = True
-            say("Compiling the event loops for this processor; once after each installation, up to a minute ...")
+            say("Compiling the event loops for this processor; once after each installation, some seconds ...")
 
     def on_end(self, event: Any) -> None:
         pass

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from spikeport.models.arrays import frozen
 
-from .layout import LANES, NEXT, SYNOPS, TICKS, Int64s, Layout, aligned, masks_of
+from .layout import LANES, MASK, NEXT, SYNOPS, TICKS, Int64s, Layout, aligned, masks_of
 from .types import CoreProgram
 
 NO_TICKS: Int64s = np.zeros(0, np.int64)
@@ -42,7 +42,7 @@ class RunningCore:
 
         ticks = ticks_due if self.program.bias is not None else NO_TICKS
         layout, progress = self._layout, self.progress
-        smallest = self._masks.hits.size * LANES
+        smallest = self._masks.size // MASK * LANES
         neurons = self._state, self._counts, self._masks
         n_spikes = progress[NEXT] = 0
         while progress[NEXT] < arriving.size:
