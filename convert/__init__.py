@@ -1,34 +1,40 @@
 """Torch CNN to chip-neutral spiking network, and what it costs.
 
-The front door: ``__all__`` is what is public. torch and sinabs are imported by the functions that need them, not here.
+The front door: ``__all__`` is what is public. A module is imported when one of its names is first used.
 """
 
-from .advice import REPLACEMENTS
-from .calibrate import Search, search, search_graph
-from .capture import capture
-from .choice import SearchSettings
-from .diagnosis.diagnose import Diagnosis, diagnose
-from .errors import ConvertError
-from .evaluate import EquivalenceGate, Replacement
-from .exchange.nir_in import NirImport, load_nir, read_nir
-from .exchange.nir_out import save_nir
-from .exchange.onnx_in import load_onnx
-from .finetune import Finetuned, FinetuneSettings, finetune
-from .graph import Finding, Graph
-from .judging import LabelledSamples, Verdict, judge_spiking, label_recordings
-from .normalize import Scaling
-from .pipeline import convert, convert_graph
-from .power import PlatformEnergy, PowerEstimate, compare_platforms, estimate_power, find_profile
-from .powerfit import RailLog, fit_profile, read_rail_log
-from .prepare import FinetuneQuantization, expected_synops, finish_finetune, prepare_finetune, synop_penalty
-from .profiles import PowerProfile, load_profile, save_profile
-from .retrain import RetrainSettings, retrain
-from .simulate import simulate, to_sinabs
-from .store import load_net, save_net
-from .synops import EdgeTraffic, SynopReport, count_synops
-from .traffic import TrafficReport, find_peaks, peak_rate
-from .tutorial import TutorialTable, tutorial_table
-from .types import Conversion, Edge, SpikingLayer, SpikingNet, Trace
+from typing import TYPE_CHECKING
+
+from spikeport.models.front import open_front
+
+if TYPE_CHECKING:
+    from .advice import REPLACEMENTS
+    from .calibrate import Search, search, search_graph
+    from .capture import capture
+    from .choice import SearchSettings
+    from .dense import to_sinabs
+    from .diagnosis.diagnose import Diagnosis, diagnose
+    from .errors import ConvertError
+    from .evaluate import EquivalenceGate, Replacement
+    from .exchange.nir_in import NirImport, load_nir, read_nir
+    from .exchange.nir_out import save_nir
+    from .exchange.onnx_in import load_onnx
+    from .finetune import Finetuned, FinetuneSettings, finetune
+    from .graph import Finding, Graph
+    from .judging import LabelledSamples, Verdict, judge_spiking, label_recordings
+    from .normalize import Scaling
+    from .pipeline import convert, convert_graph
+    from .power import PlatformEnergy, PowerEstimate, compare_platforms, estimate_power, find_profile
+    from .powerfit import RailLog, fit_profile, read_rail_log
+    from .prepare import FinetuneQuantization, expected_synops, finish_finetune, prepare_finetune, synop_penalty
+    from .profiles import PowerProfile, load_profile, save_profile
+    from .retrain import RetrainSettings, retrain
+    from .simulate import simulate
+    from .store import load_net, save_net
+    from .synops import EdgeTraffic, SynopReport, count_synops
+    from .traffic import TrafficReport, find_peaks, peak_rate
+    from .tutorial import TutorialTable, tutorial_table
+    from .types import Conversion, Edge, SpikingLayer, SpikingNet, Trace
 
 __all__ = [
     "REPLACEMENTS",
@@ -95,3 +101,5 @@ __all__ = [
     "to_sinabs",
     "tutorial_table",
 ]
+
+open_front(__name__)

@@ -15,7 +15,6 @@ import typer
 from spikeport.models.atomic import check_target
 from spikeport.models.console import emit, end_dry_run, hint, say
 
-from .diagnosis.diagnose import Diagnosis, diagnosis_tables, run_diagnosis
 from .errors import CalibrationError, InputError
 from .inputs import Calibration, Source, is_file, open_source, parse_bound, parse_shape, read_calibration
 from .normalize import Scaling
@@ -26,6 +25,7 @@ from .types import Conversion, SpikingNet
 
 if TYPE_CHECKING:
     from .calibrate import Search
+    from .diagnosis.diagnose import Diagnosis
     from .exchange.nir_in import NirImport
     from .judging import Judge
 
@@ -132,6 +132,8 @@ def convert_command(
             )
         diagnosis = None
         if samples is not None and (diagnose or report is not None):
+            from .diagnosis.diagnose import run_diagnosis
+
             recordings, labels = samples.recordings, samples.labels
             diagnosis = run_diagnosis(conversion, frames=samples.frames, recordings=recordings, labels=labels)
     notes: dict[str, Any] = {
@@ -150,6 +152,8 @@ def convert_command(
         result["search"] = search.to_dict()
         shown += search_tables(search)
     if diagnosis:
+        from .diagnosis.diagnose import diagnosis_tables
+
         result["diagnosis"] = diagnosis.to_dict()
         shown += diagnosis_tables(diagnosis)
     if report is not None and not dry_run:

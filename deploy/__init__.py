@@ -1,43 +1,48 @@
 """Spiking network to chip: plan, compile, run, report.
 
-The front door: ``__all__`` is what is public. numba, torch and matplotlib are imported by the functions that need them.
+The front door: ``__all__`` is what is public. A module is imported when one of its names is first used.
 """
 
-from .artifact import load_program, program_hash, save_program
-from .assemble import assemble
-from .compare import Comparison, compare
-from .device import Device, open_device
-from .diagnosis import CoreDiagnosis, diagnose_chip
-from .diff import Change, ProgramDiff, diff_programs
-from .discretize import FittedNet, discretize, fitted
-from .dvs import apply_dvs, with_dvs
-from .emulator import Emulator
-from .errors import DeployError
-from .fixes import Cost, Fix, suggest
-from .golden import add_golden, count_untouched
-from .judge import judge_chip
-from .page import write_report
-from .picture import draw_text, outline
-from .pipeline import compile_program, run
-from .plan import Plan, plan
-from .readout import classify, count_classes, with_readout
-from .relay import with_relays
-from .report import Accuracy, Report
-from .traffic import find_core_peaks
-from .trial import fit_to
-from .types import (
-    CoreProgram,
-    Destination,
-    DvsConfig,
-    Golden,
-    IntegerNet,
-    Program,
-    ReadoutConfig,
-    Recording,
-    Violation,
-)
-from .verify import Divergence, Verification, verify
-from .wiring import draw_svg
+from typing import TYPE_CHECKING
+
+from spikeport.models.front import open_front
+
+if TYPE_CHECKING:
+    from .artifact import load_program, program_hash, save_program
+    from .assemble import assemble
+    from .compare import Comparison, compare
+    from .device import Device, open_device
+    from .diagnosis import CoreDiagnosis, diagnose_chip
+    from .diff import Change, ProgramDiff, diff_programs
+    from .discretize import FittedNet, discretize, fitted
+    from .dvs import apply_dvs, with_dvs
+    from .emulator import Emulator
+    from .errors import DeployError
+    from .fixes import Cost, Fix, suggest
+    from .golden import add_golden, count_untouched
+    from .judge import judge_chip
+    from .page import write_report
+    from .picture import draw_text, outline
+    from .pipeline import compile_program, run
+    from .plan import Plan, plan
+    from .readout import classify, count_classes, with_readout
+    from .relay import with_relays
+    from .report import Accuracy, Report
+    from .traffic import find_core_peaks
+    from .trial import fit_to
+    from .types import (
+        CoreProgram,
+        Destination,
+        DvsConfig,
+        Golden,
+        IntegerNet,
+        Program,
+        ReadoutConfig,
+        Recording,
+        Violation,
+    )
+    from .verify import Divergence, Verification, verify
+    from .wiring import draw_svg
 
 __all__ = [
     "Accuracy",
@@ -95,3 +100,5 @@ __all__ = [
     "with_relays",
     "write_report",
 ]
+
+open_front(__name__)

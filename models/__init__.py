@@ -1,18 +1,23 @@
 """Networks, their data, training and files of events.
 
-The front door: ``__all__`` is what is public. torch is imported by the functions that need it, not here.
+The front door: ``__all__`` is what is public. A module is imported when one of its names is first used.
 """
 
-from .data import EventDataset, digits, frames_of, gestures, k_folds, nmnist, open_dataset
-from .digits_cnn import digits_cnn, strided_digits_cnn
-from .dvs import DvsModel, SaccadePath, saccade_recording, simulate_dvs
-from .errors import ModelsError
-from .events import Events, concatenate
-from .files import read_events, write_events
-from .gesture_cnn import GESTURES, gesture_cnn
-from .train import TrainResult, TrainSettings, accuracy, train
-from .weights import load_weights, save_weights
-from .zoo import ZOO, load_network
+from typing import TYPE_CHECKING
+
+from .front import open_front
+
+if TYPE_CHECKING:
+    from .data import EventDataset, digits, frames_of, gestures, k_folds, nmnist, open_dataset
+    from .digits_cnn import digits_cnn, strided_digits_cnn
+    from .dvs import DvsModel, SaccadePath, saccade_recording, simulate_dvs
+    from .errors import ModelsError
+    from .events import Events, concatenate
+    from .files import read_events, write_events
+    from .gesture_cnn import GESTURES, gesture_cnn
+    from .train import TrainResult, TrainSettings, accuracy, train
+    from .weights import load_weights, save_weights
+    from .zoo import ZOO, load_network
 
 __all__ = [
     "GESTURES",
@@ -44,3 +49,5 @@ __all__ = [
     "train",
     "write_events",
 ]
+
+open_front(__name__)
