@@ -5,7 +5,7 @@ The front door: ``__all__`` is what is public. A module is imported when one of 
 
 from typing import TYPE_CHECKING
 
-from spikeport.models.front import open_front
+from spikeport.models.front import open_front as _open_front
 
 if TYPE_CHECKING:
     from .artifact import load_program, program_hash, save_program
@@ -101,4 +101,4 @@ __all__ = [
     "write_report",
 ]
 
-open_front(__name__)
+_open_front(__name__)

@@ -5,7 +5,7 @@ The front door: ``__all__`` is what is public. A module is imported when one of 
 
 from typing import TYPE_CHECKING
 
-from .front import open_front
+from .front import open_front as _open_front
 
 if TYPE_CHECKING:
     from .data import EventDataset, digits, frames_of, gestures, k_folds, nmnist, open_dataset
@@ -50,4 +50,4 @@ __all__ = [
     "write_events",
 ]
 
-open_front(__name__)
+_open_front(__name__)

@@ -146,12 +146,22 @@ def test_all_lists_exactly_what_the_front_door_offers(package: str) -> None:
     door = front_door(package)
     assert len(door.__all__) == len(set(door.__all__)) > 0
     assert [name for name in door.__all__ if not hasattr(door, name)] == []
-    ours = {
-        name
-        for name, value in vars(door).items()
-        if not name.startswith("_") and getattr(value, "__module__", "").startswith("spikeport.")
-    }
-    assert ours <= set(door.__all__)
+    assert sorted(door._offers) == sorted(door.__all__)
+    assert set(door.__all__) <= set(dir(door))
+    with pytest.raises(AttributeError, match=f"module 'spikeport.{package}' has no attribute 'nothing'"):
+        _ = door.nothing
+
+
+def test_a_module_is_imported_when_one_of_its_names_is_first_used() -> None:
+    source = """
+import sys
+import spikeport.deploy
+assert "spikeport.deploy.plan" not in sys.modules and "spikeport.convert" not in sys.modules
+import spikeport.deploy.plan
+from spikeport.deploy import plan
+assert callable(plan) and plan is spikeport.deploy.plan is sys.modules["spikeport.deploy.plan"].plan
+"""
+    subprocess.run([sys.executable, "-c", source], check=True)
 
 
 @pytest.mark.parametrize("package", TOPS)
