@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from .dvs import apply_dvs, with_dvs
     from .emulator import Emulator
     from .errors import DeployError
-    from .fixes import Cost, Fix, suggest
+    from .fixes.suggest import suggest
+    from .fixes.types import Cost, Fix
     from .golden import add_golden, count_untouched
     from .judge import judge_chip
     from .page import write_report
