@@ -35,7 +35,7 @@ class RunningCore:
     def integrate(self, arriving: Int64s, ticks_due: Int64s) -> Iterator[Int64s]:
         """Yield the spikes that the arriving events cause, in parts of as many as there is room for.
 
-        All parts must be taken. ``ticks_due`` holds the leak ticks before each input event of the piece; it is empty
+        All parts must be taken; the last one is room that the next events are written to. ``ticks_due`` holds the leak ticks before each input event of the piece; it is empty
         without a slow clock.
         """
         from .kernels import integrate, leak  # compiled code: half a second that only a run needs
@@ -50,7 +50,7 @@ class RunningCore:
                 self._room = np.empty(max(_SPIKES, smallest + 2 * n_spikes), np.int64)
             n = integrate(layout, arriving, self._room, neurons, ticks, progress)
             n_spikes += n
-            yield self._room[:n].copy()
+            yield self._room[:n] if progress[NEXT] == arriving.size else self._room[:n].copy()
         if ticks.size:
             leak(self.state, layout.bias, layout.threshold_low, int(ticks[-1] - progress[TICKS]))
             progress[TICKS] = ticks[-1]
@@ -88,7 +88,7 @@ def walk(
 ) -> Iterator[tuple[RunningCore, Int64s, Int64s]]:
     """Yield each core, in network order, with the events that arrived and the spikes that it sent on.
 
-    ``entering`` holds the input of the entry cores. Ends before a core of more than ``n_most`` spikes.
+    The spikes are there until the core's next events. ``entering`` holds the input of the entry cores. Ends before a core of more than ``n_most`` spikes.
     """
     waiting: dict[int, list[Int64s]] = {core.program.core: [] for core in cores}
     waiting |= {core: [words] for core, words in entering.items()}

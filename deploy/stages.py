@@ -107,7 +107,7 @@ class _Schedule:
             entering, ticks_due = self._given[part]
         streams = [entering[core.program.core]] if core.program.core in entering else []
         arriving = merge([*streams, *(heard[source] for source in sorted(heard))])
-        spikes = join(core.integrate(arriving, ticks_due))
+        spikes = join(core.integrate(arriving, ticks_due)).copy()
         sent = {self._place[target]: stream for target, stream in route(core.program, spikes)}
         self._finish(core, part, spikes)
         with self._changed:

@@ -95,7 +95,7 @@ def test_a_long_recording_runs_in_pieces_that_change_no_bit(monkeypatch: pytest.
     case = random_case(3)
     program, events = case.program, case.events
     whole = Emulator(program).run(events, "all")
-    monkeypatch.setattr(session_module, "PIECE", 7)
+    monkeypatch.setattr(session_module, "_PIECE", 7)
     monkeypatch.setattr(dvs_module, "PIECE", 7)
     assert same_but_for_time(Emulator(program).run(events, "all"), whole)
 
