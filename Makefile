@@ -6,7 +6,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python -m
 INSTALL := $(RUN) pip install --quiet --disable-pip-version-check --no-input --constraint constraints.txt --editable
 
-# Frameworks that some tests and `spikeport bench convert` compare with. Without what they would like to bring along:
+# Frameworks that some tests and `spikeport bench` compare with. Without what they would like to bring along:
 # other versions of torch and nir, and torchvision.
 PEERS := snntorch==0.9.4 norse==1.1.0 spikingjelly==2.0.0 loguru==0.7.3 tqdm==4.70.1 \
 	requests==2.34.2 urllib3==2.8.0 certifi==2026.10.18 idna==3.20 charset-normalizer==3.5.2

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from .prepare import FinetuneQuantization, expected_synops, finish_finetune, prepare_finetune, synop_penalty
     from .profiles import PowerProfile, load_profile, save_profile
     from .retrain import RetrainSettings, retrain
-    from .simulate import simulate
+    from .simulate import simulate, simulate_events
     from .store import load_net, save_net
     from .synops import EdgeTraffic, SynopReport, count_synops
     from .traffic import TrafficReport, find_peaks, peak_rate
@@ -97,6 +97,7 @@ __all__ = [
     "search",
     "search_graph",
     "simulate",
+    "simulate_events",
     "synop_penalty",
     "to_sinabs",
     "tutorial_table",

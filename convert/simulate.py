@@ -1,22 +1,24 @@
-"""SpikingNet on sinabs layers, in fixed time steps; the only file that imports sinabs."""
+"""What a spiking net does with recordings, in fixed time steps or event by event."""
 
 from __future__ import annotations
 
-import collections
-from typing import TYPE_CHECKING, Any, Literal
+import dataclasses
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from spikeport.models.events import Events
 
-from .errors import InputError, InvalidNetError
-from .geometry import Pair
-from .types import INPUT, SpikingLayer, SpikingNet, Trace
+from .engine import Engine, Layers, Outcome
+from .errors import InputError
+from .geometry import Shape3, sum_pooled
+from .layout import cells_behind
+from .spikes import Activity, Spikes, pack
+from .types import INPUT, SpikingNet, Trace
 
-if TYPE_CHECKING:
-    import torch
-    from torch import nn
+Order = Literal["steps", "events"]
 
 STEP_US = 10_000
 """Time step of a simulation where none is given: 10 ms, as in sinabs' examples."""
@@ -29,81 +31,72 @@ sixteenth of it 1.0 s.
 """
 
 _MAX_CELLS = 500_000_000
-"""Neuron steps of one recording: 2 GB for each copy of a layer's spikes."""
-
-_SUFFIXES = ("_upsample", "_spike", "_pool")
-"""Of the modules that stand beside a layer's convolution."""
-
-
-def to_sinabs(net: SpikingNet, *, batch_size: int = 1) -> nn.Sequential:
-    """Return the net as plain sinabs layers, so that users stay in their ecosystem.
-
-    Shapes: takes and returns ``[batch_size * T, C, H, W]``, as sinabs' squeezing layers do.
-    Law: gives the output spikes of ``simulate``. Potentials start at ``v_init`` once: sinabs keeps them from one call
-    to the next, and its ``reset_states`` sets them to zero.
-    Raises: InvalidNetError for a net with branches, which is no ``nn.Sequential``.
-    """
-    import sinabs.layers as sl
-    from torch import nn
-
-    if not _is_chain(net):
-        raise InvalidNetError("to_sinabs: expected a plain chain of layers, found branches. Try simulate() instead.")
-    modules: dict[str, nn.Module] = {}
-    for index, layer in enumerate(net.layers):
-        (before,) = net.incoming(index)
-        (after,) = net.outgoing(index)
-        if before.source == INPUT and before.pool != (1, 1):
-            modules["input_pool"] = sl.SumPool2d(before.pool)
-        safe = layer.name.replace(".", "_")
-        while modules.keys() & {f"{safe}{suffix}" for suffix in ("", *_SUFFIXES)}:
-            safe = f"{safe}_{index}"
-        if layer.upsample != (1, 1):
-            modules[f"{safe}_upsample"] = _upsampling(layer)
-        modules[safe] = _convolution(layer)
-        neurons = modules[f"{safe}_spike"] = sl.IAFSqueeze(batch_size=batch_size, **_iaf_settings(layer))
-        _start(neurons, layer, batch_size)
-        if after.pool != (1, 1):
-            modules[f"{safe}_pool"] = sl.SumPool2d(after.pool)
-    return nn.Sequential(collections.OrderedDict(modules))
+"""Neuron steps of one recording in dense maps: 2 GB for each copy of a layer's spikes."""
 
 
 def simulate(
-    net: SpikingNet, raster: ArrayLike, *, dt_us: int = STEP_US, record: Literal["all"] | None = None
+    net: SpikingNet,
+    raster: ArrayLike,
+    *,
+    dt_us: int = STEP_US,
+    record: Literal["all"] | None = None,
+    engine: Engine = "auto",
 ) -> Trace:
     """Return what ``net`` does with a raster, in fixed time steps.
 
     In each step a layer adds the weighted spikes and its bias to the potential, emits as many spikes as whole
     thresholds fit, and keeps the rest, not below ``v_min``; each recording starts at ``v_init``. The chip works event
-    by event; see the emulator for that.
+    by event: see ``simulate_events`` with ``order="events"``, and the emulator.
+    ``engine`` says how this is computed: by sinabs on dense maps, by what each event does, or (``auto``) by either,
+    layer by layer, as the activity and the amount of work suggest.
     Shapes: ``raster`` is ``[T, C, H, W]`` or ``[T, B, C, H, W]``; ``record="all"`` keeps all layers' spikes over time.
     Units: ``dt_us`` is the length of a step; it only labels the trace.
-    Raises: InputError where the raster does not match the net's input.
+    Law: engines give the same trace where sums of weights are exact in float32. Others round differently: a few spikes
+    in a million cells come a step earlier or later.
+    Raises: InputError where the raster does not match the net's input, or a setting is unknown.
     """
-    import torch
-
-    batch = _checked_raster(net, raster)
-    n_steps, n_samples = batch.shape[:2]
-    cells = n_steps * max(int(np.prod(layer.out_shape)) for layer in net.layers)
-    if cells > _MAX_CELLS:
-        raise InputError(
-            f"raster: expected at most {_MAX_CELLS:,} neuron steps in the largest layer, found {cells:,} "
-            f"({n_steps:,} steps). Try longer steps, or a shorter recording."
-        )
-    part = max(1, _CELLS // cells)
-    with torch.no_grad():
-        traces = [
-            _simulate_part(net, batch[:, first : first + part], dt_us, record == "all")
-            for first in range(0, n_samples, part)
-        ]
+    _check_choice("engine", engine, ("auto", "dense", "event"))
+    batch = _checked_raster(net, raster).swapaxes(0, 1)
+    n_samples, n_steps = batch.shape[:2]
+    layers = Layers(net, engine, (n_samples, n_steps), max_cells=_MAX_CELLS)
+    _check_sizes(_held(net, layers, record), n_steps)
+    part = max(1, _CELLS // (n_steps * max(int(np.prod(layer.out_shape)) for layer in net.layers)))
+    traces = []
+    for first in range(0, n_samples, part):
+        given = Activity(maps=batch[first : first + part])
+        traces.append(_traced(net, given, layers.run(given), dt_us, record=record))
     return traces[0] if len(traces) == 1 else _joined(traces)
 
 
-def simulate_events(net: SpikingNet, events: Events, *, dt_us: int = STEP_US) -> Trace:
-    """Return what ``net`` does with one recording, binned in steps of ``dt_us`` from its first event on.
+def simulate_events(
+    net: SpikingNet,
+    events: Events,
+    *,
+    dt_us: int = STEP_US,
+    record: Literal["all"] | None = None,
+    engine: Engine = "auto",
+    order: Order = "steps",
+) -> Trace:
+    """Return what ``net`` does with one recording, from its first event on.
 
-    A 1-channel net merges polarities.
-    Raises: InputError where the sensor is not the net's input, or the recording is empty.
+    A 1-channel net merges polarities. In steps of ``dt_us`` it is ``simulate`` of the raster, which the events do
+    without: time grows with events, and in layers with a bias with steps. In ``order="events"`` each event is finished,
+    with all that it causes, before the next, as on the chip and in float32: a neuron that it visits spikes at most once
+    and keeps the surplus, no bias is added, and ``dt_us`` only says how the trace is cut into steps.
+    Law: in ``order="events"`` a net of the integers of a program spikes as the emulator without a slow clock does,
+    where no potential leaves int16.
+    Raises: InputError where sensor or polarities are not the net's input, the recording is empty, a setting is unknown,
+    or what is to be kept is too large.
     """
+    _check_choice("engine", engine, ("auto", "dense", "event"))
+    _check_choice("order", order, ("steps", "events"))
+    if order == "events" and engine == "dense":
+        raise InputError("engine: expected 'auto' or 'event' for order 'events', found 'dense'. Try engine='event'.")
+    if net.input_shape[0] > 2:
+        raise InputError(
+            f"recording: expected a net of 1 input channel or 2 for the polarities, found {net.input_shape[0]}. "
+            "Try simulate() with a raster of its channels."
+        )
     if events.sensor_size != net.input_shape[1:]:
         raise InputError(
             f"recording: expected a sensor of {_size(net.input_shape[1:])} as the net's input, "
@@ -111,33 +104,29 @@ def simulate_events(net: SpikingNet, events: Events, *, dt_us: int = STEP_US) ->
         )
     if not len(events):
         raise InputError("recording: expected at least one event, found none. Try another recording.")
-    return simulate(net, events.from_zero().to_raster(dt_us, merge_polarity=net.input_shape[0] == 1), dt_us=dt_us)
+    if dt_us < 1:
+        raise InputError(f"dt_us: expected at least 1 microsecond, found {dt_us}. Try 10000 for steps of 10 ms.")
+    bins = (events.t_us - events.t_us[0]) // dt_us
+    span = 1, int(bins[-1]) + 1
+    layers = Layers(net, "event" if order == "events" else engine, span, max_cells=_MAX_CELLS)
+    _check_sizes([*_held(net, layers, record), *([net.input_shape] if layers.is_dense else [])], span[1])
+    channel = np.zeros(len(events), np.int64) if net.input_shape[0] == 1 else events.p.astype(np.int64)
+    cells = (channel * events.sensor_size[0] + events.y) * events.sensor_size[1] + events.x
+    if order == "steps":
+        given = Activity(spikes=pack(bins, cells, shape=net.input_shape, span=span))
+        return _traced(net, given, layers.run(given), dt_us, record=record)
+    singly = pack(np.arange(len(events)), cells, shape=net.input_shape, span=(1, len(events)))
+
+    def in_steps(spikes: Spikes) -> Activity:
+        return Activity(spikes=spikes.at(bins[spikes.steps], span))
+
+    outcomes = (dataclasses.replace(one, emitted=in_steps(one.emitted.spikes)) for one in layers.run_singly(singly))
+    return _traced(net, in_steps(singly), outcomes, dt_us, record=record)
 
 
-def currents(layer: SpikingLayer, arriving: NDArray[np.float32]) -> torch.Tensor:
-    """Return what a layer adds to its potentials in each step.
-
-    Shapes: ``arriving`` ``[T, B, C, H, W]`` to ``[B, T, F, H, W]``.
-    """
-    import torch
-
-    with torch.no_grad():
-        return _convolved(layer, torch.from_numpy(np.ascontiguousarray(arriving.swapaxes(0, 1))))
-
-
-def fire(layer: SpikingLayer, current: torch.Tensor) -> NDArray[np.float32]:
-    """Return the spikes of a layer for its ``currents``, from its ``v_init`` on.
-
-    Shapes: ``[B, T, F, H, W]`` to ``[T, B, F, H, W]``.
-    Law: equal to those of ``simulate``.
-    """
-    import sinabs.layers as sl
-    import torch
-
-    neurons = sl.IAF(**_iaf_settings(layer))
-    _start(neurons, layer, len(current))
-    with torch.no_grad():
-        return np.asarray(neurons(current).transpose(0, 1).round().numpy())
+def _check_choice(name: str, found: str, choices: tuple[str, ...]) -> None:
+    if found not in choices:
+        raise InputError(f"{name}: expected one of {', '.join(choices)}, found {found!r}. Try {choices[0]!r}.")
 
 
 def _checked_raster(net: SpikingNet, raster: ArrayLike) -> NDArray[Any]:
@@ -153,161 +142,80 @@ def _checked_raster(net: SpikingNet, raster: ArrayLike) -> NDArray[Any]:
     return batch
 
 
-def _simulate_part(net: SpikingNet, batch: NDArray[Any], dt_us: int, keep_spikes: bool) -> Trace:
-    import sinabs.layers as sl
-    import torch
+def _held(net: SpikingNet, layers: Layers, record: Literal["all"] | None) -> list[Shape3]:
+    """Return the shapes of the maps that are held for all steps of a recording."""
+    if layers.is_dense or record == "all":
+        return [layer.out_shape for layer in net.layers]
+    return [net.output_shape or (1, 1, 1)]
 
-    given = torch.from_numpy(np.ascontiguousarray(batch, dtype=np.float32)).transpose(0, 1)
-    last_reader = {
-        edge.source: max(other.target or 0 for other in net.edges if other.source == edge.source) for edge in net.edges
-    }
-    live: dict[int, torch.Tensor] = {INPUT: given}
-    output = torch.zeros(*given.shape[:2], *(net.output_shape or (0, 0, 0)))
+
+def _check_sizes(shapes: Sequence[Shape3], n_steps: int) -> None:
+    cells = n_steps * max(int(np.prod(shape)) for shape in shapes)
+    if cells > _MAX_CELLS:
+        raise InputError(
+            f"recording: expected at most {_MAX_CELLS:,} neuron steps in the largest map that is kept, found {cells:,} "
+            f"({n_steps:,} steps). Try engine='event' without record, longer steps, or a shorter recording."
+        )
+
+
+def _traced(
+    net: SpikingNet,
+    given: Activity,
+    outcomes: Iterable[Outcome],
+    dt_us: int,
+    *,
+    record: Literal["all"] | None,
+) -> Trace:
+    input_counts = given.totals()
+    output = np.zeros((*given.span, *(net.output_shape or (0, 0, 0))), np.float32)
     counts, states, kept = [], [], []
     _add_output(net, INPUT, given, output)
-    for index, layer in enumerate(net.layers):
-        current = _convolved(layer, _arriving(net, index, live))
-        neurons = sl.IAF(**_iaf_settings(layer))
-        _start(neurons, layer, len(given))
-        spikes = neurons(current)
-        live[index] = spikes
-        counts.append(_own(spikes.sum(1).round().long().numpy()))
-        states.append(_own(neurons.v_mem.numpy().copy()))
-        if keep_spikes:
-            kept.append(_own(spikes.transpose(0, 1).round().to(torch.int32).contiguous().numpy()))
-        _add_output(net, index, spikes, output)
-        live = {source: value for source, value in live.items() if last_reader.get(source, -1) > index}
+    for index, outcome in enumerate(outcomes):
+        counts.append(_own(outcome.counts))
+        states.append(_own(outcome.states))
+        _add_output(net, index, outcome.emitted, output)
+        if record == "all":
+            kept.append(_own(np.rint(outcome.emitted.maps.swapaxes(0, 1)).astype(np.int32, order="C")))
     return Trace(
-        input_counts=batch.sum(axis=0, dtype=np.float64),
+        input_counts=input_counts,
         counts=tuple(counts),
-        output=output.transpose(0, 1).flatten(2).round().long().numpy(),
+        output=np.rint(_flat(output).swapaxes(0, 1)).astype(np.int64, order="C"),
         output_states=_output_states(net, states),
         states=tuple(states),
-        spikes=tuple(kept) if keep_spikes else None,
+        spikes=tuple(kept) if record == "all" else None,
         dt_us=dt_us,
     )
 
 
-def _add_output(net: SpikingNet, source: int, spikes: torch.Tensor, output: torch.Tensor) -> None:
-    """Add to ``output`` ``[B, T, *output_shape]`` what of the spikes of ``source`` leaves the net."""
+def _add_output(net: SpikingNet, source: int, emitted: Activity, output: NDArray[np.float32]) -> None:
+    """Add to ``output`` ``[B, T, *output_shape]`` what of a source leaves the net."""
+    shape: Shape3 = output.shape[2:]
     for edge in net.outgoing(source):
-        if edge.target is None and net.output_shape:
-            leaving = _sum_pooled(spikes, edge.pool)
+        if edge.target is not None or not net.output_shape:
+            continue
+        if emitted.is_dense:
+            leaving = sum_pooled(emitted.maps, edge.pool)
             output[:, :, edge.feature_shift : edge.feature_shift + leaving.shape[2]] += leaving
+            continue
+        spikes, n_cells = emitted.spikes, int(np.prod(shape))
+        cells = cells_behind(edge, spikes.shape, shape)[spikes.places]
+        leaves = cells < n_cells
+        np.add.at(output.reshape(-1), (spikes.steps * n_cells + cells)[leaves], spikes.amounts[leaves])
 
 
-def _output_states(net: SpikingNet, states: list[NDArray[np.float32]]) -> NDArray[np.float32]:
+def _output_states(net: SpikingNet, states: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
     """Return the last potential behind each class ``[B, classes]``, summed over the pool of its output edge."""
-    import torch
-
-    total = torch.zeros(len(states[0]), *(net.output_shape or (0, 0, 0)))
+    total = np.zeros((len(states[0]), *(net.output_shape or (0, 0, 0))), np.float32)
     for edge in net.edges if net.output_shape else ():
         if edge.target is None and edge.source != INPUT:
-            state = _sum_pooled(torch.from_numpy(states[edge.source].copy())[:, None], edge.pool)[:, 0]
+            state = sum_pooled(states[edge.source], edge.pool)
             total[:, edge.feature_shift : edge.feature_shift + state.shape[1]] += state
-    return np.asarray(total.flatten(1).numpy())
+    return _flat(total)
 
 
-def _arriving(net: SpikingNet, index: int, live: dict[int, torch.Tensor]) -> torch.Tensor:
-    """Return the input of a layer ``[B, T, C, H, W]``: the sum of its edges, pooled and moved to their features."""
-    import torch
-
-    layer = net.layers[index]
-    total: torch.Tensor | None = None
-    for edge in net.incoming(index):
-        spikes = _sum_pooled(live[edge.source], edge.pool)
-        if edge.feature_shift or spikes.shape[2] != layer.in_shape[0]:
-            wide = torch.zeros(*spikes.shape[:2], *layer.in_shape)
-            wide[:, :, edge.feature_shift : edge.feature_shift + spikes.shape[2]] = spikes
-            spikes = wide
-        total = spikes if total is None else total + spikes
-    if total is None:
-        raise InvalidNetError(f"layer '{layer.name}': no edge leads to it.")
-    return total
-
-
-def _sum_pooled(spikes: torch.Tensor, pool: tuple[int, int]) -> torch.Tensor:
-    if pool == (1, 1):
-        return spikes
-    import torch.nn.functional as F
-
-    summed = F.avg_pool2d(spikes.flatten(0, 1), pool, divisor_override=1)
-    return summed.reshape(*spikes.shape[:2], *summed.shape[1:])
-
-
-def _convolved(layer: SpikingLayer, spikes: torch.Tensor) -> torch.Tensor:
-    import torch
-    import torch.nn.functional as F
-
-    batch, steps = spikes.shape[:2]
-    bias = None if layer.bias is None else torch.from_numpy(layer.bias.copy())
-    weight = torch.from_numpy(layer.weight.copy())
-    flat = _spread(spikes.flatten(0, 1), layer.upsample)
-    current = F.conv2d(flat, weight, bias, layer.stride, layer.padding, layer.dilation, layer.groups)
-    return current.reshape(batch, steps, *current.shape[1:])
-
-
-def _spread(maps: torch.Tensor, upsample: Pair) -> torch.Tensor:
-    """Return maps ``[N, C, H, W]`` with zeros between their pixels."""
-    if upsample == (1, 1):
-        return maps
-    height, width = ((edge - 1) * up + 1 for edge, up in zip(maps.shape[2:], upsample, strict=True))
-    wide = maps.new_zeros(*maps.shape[:2], height, width)
-    wide[:, :, :: upsample[0], :: upsample[1]] = maps
-    return wide
-
-
-def _upsampling(layer: SpikingLayer) -> nn.ConvTranspose2d:
-    """Return ``_spread`` as a plain torch layer: each pixel alone, to a place ``upsample`` away from the next."""
-    import torch
-    from torch import nn
-
-    channels = layer.in_shape[0]
-    spread = nn.ConvTranspose2d(channels, channels, 1, layer.upsample, groups=channels, bias=False)
-    torch.nn.init.ones_(spread.weight)
-    return spread.requires_grad_(False)
-
-
-def _start(neurons: Any, layer: SpikingLayer, n_samples: int) -> None:
-    """Set the potentials of sinabs neurons to those before the first event."""
-    import torch
-
-    if layer.v_init is not None:
-        neurons.init_state_with_shape((n_samples, *layer.out_shape))
-        neurons.v_mem.copy_(torch.from_numpy(layer.v_init.copy()))
-
-
-def _convolution(layer: SpikingLayer) -> nn.Conv2d:
-    import torch
-    from torch import nn
-
-    conv = nn.Conv2d(
-        in_channels=layer.in_shape[0],
-        out_channels=layer.out_shape[0],
-        kernel_size=layer.window.kernel,
-        stride=layer.stride,
-        padding=layer.padding,
-        dilation=layer.dilation,
-        groups=layer.groups,
-        bias=layer.bias is not None,
-    )
-    with torch.no_grad():
-        conv.weight.copy_(torch.from_numpy(layer.weight.copy()))
-        if conv.bias is not None and layer.bias is not None:
-            conv.bias.copy_(torch.from_numpy(layer.bias.copy()))
-    return conv
-
-
-def _iaf_settings(layer: SpikingLayer) -> dict[str, Any]:
-    import torch
-    from sinabs.activation import MembraneSubtract, MultiSpike
-
-    return {
-        "spike_threshold": torch.tensor(layer.threshold),
-        "spike_fn": MultiSpike,
-        "reset_fn": MembraneSubtract(),
-        "min_v_mem": layer.v_min,
-    }
+def _flat(maps: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return maps ``[..., F, H, W]`` with one axis in place of three."""
+    return maps.reshape(*maps.shape[:-3], int(np.prod(maps.shape[-3:])))
 
 
 def _joined(traces: list[Trace]) -> Trace:
@@ -330,12 +238,6 @@ def _own(array: NDArray[Any]) -> NDArray[Any]:
     """Return a fresh array read-only, so that a record keeps it instead of a copy."""
     array.flags.writeable = False
     return array
-
-
-def _is_chain(net: SpikingNet) -> bool:
-    ends = (*range(len(net.layers)), None)
-    plain = tuple((index - 1, target, 0) for index, target in enumerate(ends))
-    return tuple((edge.source, edge.target, edge.feature_shift) for edge in net.edges) == plain
 
 
 def _size(size: tuple[int, ...]) -> str:

@@ -8,11 +8,11 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from .dense import currents, fire
 from .evaluate import evaluate
 from .graph import Conv, Graph
 from .normalize import Scaling
 from .rasters import arriving, spread
-from .simulate import currents, fire
 from .types import INPUT, SpikingLayer, SpikingNet
 
 _CELLS = 4_000_000

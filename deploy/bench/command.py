@@ -1,28 +1,27 @@
-"""The command ``bench``: convert the same networks by several converters and print what comes out."""
+"""The command ``bench``: the benchmark of conversion whole, and the way to that of the emulator."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-import datetime as dt
 import multiprocessing
 import os
-import platform
 import shlex
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from spikeport.convert.cli import JsonFlag
-from spikeport.models.atomic import check_target, write_atomic
+from spikeport.models.atomic import check_target
 from spikeport.models.console import emit, say, table
 from spikeport.models.errors import DataError, TargetError
 
+from .section import write_section
+from .setting import describe_setting
 from .tasks import TASKS
 
 if TYPE_CHECKING:
@@ -32,6 +31,9 @@ if TYPE_CHECKING:
     from .tasks import Effort
 
 _DEFAULT_TASKS = "digits,nmnist,animals"
+WORKLOAD_NAMES = ("digits", "gesture", "nmnist", "recordings")
+"""Of the benchmark of the emulator."""
+
 _DEFAULT_STEPS = "1,2,4,8,16,32"
 
 _PACKAGES = ("spikeport", "torch", "sinabs", "spikingjelly", "numpy", "numba", "mlxtend", "animal-shape-mnist")
@@ -54,38 +56,92 @@ class Benchmark:
 
 
 def bench_command(
-    what: Annotated[Literal["convert"], typer.Argument(help="What to measure: convert.")] = "convert",  # noqa: ARG001
+    what: Annotated[Literal["convert", "emulator"], typer.Argument(help="What to measure.")] = "convert",
     quick: Annotated[bool, typer.Option("--quick", help="A minute's run that only shows that all works.")] = False,
-    tasks: Annotated[str, typer.Option(help=f"Sets to run on, with commas: {', '.join(TASKS)}.")] = _DEFAULT_TASKS,
-    steps: Annotated[str, typer.Option(help="Time steps, with commas.")] = _DEFAULT_STEPS,
-    cache: Annotated[Path | None, typer.Option(help="Folder that keeps trained weights for the next run.")] = None,
-    jobs: Annotated[int, typer.Option(min=1, help="Processes, each with one thread and its own networks.")] = 1,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Write the tables as Markdown, too.")] = None,
+    tasks: Annotated[
+        str | None,
+        typer.Option(help=f"convert: sets to run on, with commas, of {', '.join(TASKS)}. [{_DEFAULT_TASKS}]"),
+    ] = None,
+    steps: Annotated[str | None, typer.Option(help=f"convert: time steps, with commas. [{_DEFAULT_STEPS}]")] = None,
+    cache: Annotated[
+        Path | None, typer.Option(help="convert: folder that keeps trained weights for the next run.")
+    ] = None,
+    jobs: Annotated[
+        int | None, typer.Option(min=1, help="convert: processes, each with one thread and its own networks. [1]")
+    ] = None,
+    workloads: Annotated[
+        str | None, typer.Option(help=f"emulator: what to run, with commas. [{','.join(WORKLOAD_NAMES)}]")
+    ] = None,
+    repeats: Annotated[int | None, typer.Option(min=1, help="emulator: rounds that count. [5]")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Write the tables as Markdown, too: its section of a page.")
+    ] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Compare converters on the same trained networks: accuracy and synops at 1 to 32 time steps."""
-    from .tasks import QUICK, Effort
-
-    names = tuple(name.strip() for name in tasks.split(","))
-    if not set(names) <= set(TASKS):
-        raise DataError(f"--tasks: expected some of {', '.join(TASKS)}, found '{tasks}'. Try digits.")
+    """Measure: convert compares converters on the same networks, emulator its speed with other frameworks."""
+    options: dict[str, dict[str, object]] = {
+        "convert": {"--tasks": tasks, "--steps": steps, "--cache": cache, "--jobs": jobs},
+        "emulator": {"--workloads": workloads, "--repeats": repeats},
+    }
+    for other, given in options.items():
+        foreign = [name for name, value in given.items() if value is not None and other != what]
+        if foreign:
+            raise DataError(f"bench {what}: expected no {foreign[0]}, which is an option of bench {other}. Try --help.")
     if out is not None:
         check_target(out, suffixes=(".md",))
+    if what == "emulator":
+        page = _bench_emulator(workloads, repeats, quick=quick, as_json=as_json)
+    else:
+        page = _bench_convert(tasks, steps, cache, jobs=jobs or 1, quick=quick, as_json=as_json)
+    if out is not None:
+        write_section(out, what, page)
+        say(f"Wrote {out}.")
+
+
+def _bench_emulator(workloads: str | None, repeats: int | None, *, quick: bool, as_json: bool) -> str:
+    """Run the benchmark of the emulator and print it; return its section of the page."""
+    from .emulator import run_emulator_benchmark
+    from .figures import emulator_markdown, emulator_tables
+    from .workloads import QUICK, Scope
+
+    names = _names("--workloads", workloads, WORKLOAD_NAMES) if workloads else WORKLOAD_NAMES
+    scope = QUICK if quick else Scope()
+    command = ["emulator", *(["--quick"] if quick else []), *(["--workloads", ",".join(names)] if workloads else [])]
+    if repeats is not None:
+        scope = dataclasses.replace(scope, repeats=repeats)
+        command += ["--repeats", str(repeats)]
+    found = run_emulator_benchmark(scope, names, command=command)
+    shown = [table(title, columns, rows) for title, columns, rows in emulator_tables(found)]
+    emit(found.to_dict(), [*shown, *map(str, found.checks), *found.absent], as_json=as_json)
+    return emulator_markdown(found)
+
+
+def _bench_convert(
+    tasks: str | None, steps: str | None, cache: Path | None, *, jobs: int, quick: bool, as_json: bool
+) -> str:
+    """Run the benchmark of conversion and print it; return its section of the page."""
+    from .tasks import QUICK, Effort
+
+    names = _names("--tasks", tasks or _DEFAULT_TASKS, TASKS)
     if cache is not None:
         _make_folder(cache)
-    chosen = [] if tasks == _DEFAULT_TASKS else ["--tasks", ",".join(names)]
+    chosen = [] if tasks in (None, _DEFAULT_TASKS) else ["--tasks", ",".join(names)]
     effort = QUICK if quick else Effort()
-    if steps != _DEFAULT_STEPS:
-        effort = dataclasses.replace(effort, steps=_steps(steps))
+    if steps not in (None, _DEFAULT_STEPS):
+        effort = dataclasses.replace(effort, steps=_steps(str(steps)))
         chosen += ["--steps", ",".join(map(str, effort.steps))]
     arguments = ["--quick", *chosen] if quick else chosen
     found = run_benchmark(effort, names, cache=cache, jobs=jobs, command=["convert", *arguments])
-    if out is not None:
-        write_atomic(out, markdown(found).encode())
     shown = [table(title, columns, rows) for title, columns, rows in tables(found)]
     emit(found.to_dict(), [*shown, *map(str, found.checks), *found.absent], as_json=as_json)
-    if out is not None:
-        say(f"Wrote {out}.")
+    return markdown(found)
+
+
+def _names(option: str, text: str, known: Sequence[str]) -> tuple[str, ...]:
+    names = tuple(dict.fromkeys(name.strip() for name in text.split(",")))
+    if not set(names) <= set(known):
+        raise DataError(f"{option}: expected some of {', '.join(known)}, found '{text}'. Try {known[0]}.")
+    return names
 
 
 def _steps(text: str) -> tuple[int, ...]:
@@ -145,36 +201,13 @@ def run_benchmark(
         checks += check_finetuned(rows, "spikeport fine-tuned")
     setting = {
         "command": shlex.join(["spikeport", "bench", *command]),
-        "date": dt.datetime.now(dt.UTC).date().isoformat(),
-        "machine": describe_machine(),
-        "versions": _versions(),
+        **describe_setting(*_PACKAGES),
         "effort": dataclasses.asdict(effort),
         "jobs": jobs,
         "wall_s": time.perf_counter() - started,
         "cpu_s": sum(map(sum, (os.times()[:2], os.times()[2:4]))),
     }
     return Benchmark(setting, tuple(rows), summaries, tuple(parity), tuple(checks), tuple(absent))
-
-
-def describe_machine() -> str:
-    """Return processor, number of cores, system and Python of this machine, without its name."""
-    processor = platform.processor() or platform.machine()
-    cpus = Path("/proc/cpuinfo")
-    if cpus.is_file():
-        models = [line.partition(":")[2].strip() for line in cpus.read_text().splitlines() if "model name" in line]
-        processor = models[0] if models else processor
-    system = f"{platform.system()} {platform.machine()}, Python {platform.python_version()}"
-    return f"{processor}, {os.cpu_count()} cores, {system}"
-
-
-def _versions() -> dict[str, str | None]:
-    found: dict[str, str | None] = {}
-    for package in _PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = None
-    return found
 
 
 Table = tuple[str, tuple[str, ...], list[tuple[object, ...]]]

@@ -136,7 +136,7 @@ def _rate_coding(task: Task, n_steps: int, mode: str) -> PeerNet:
 
 
 def _ann2snn() -> Any:
-    with _quiet():
+    with quiet():
         from spikingjelly.activation_based import ann2snn
     return ann2snn
 
@@ -154,7 +154,7 @@ def _spikingjelly(task: Task, n_steps: int, recipe: Any) -> PeerNet:
     from spikingjelly.activation_based.neuron.base_node import BaseNode
 
     module = fused(task.module)
-    with _quiet():
+    with quiet():
         network = _ann2snn().FXConverter(recipe).convert(copy.deepcopy(module)).eval()
     neurons = [layer for layer in network.modules() if isinstance(layer, BaseNode)]
     after = [layer.scale for name, layer in network.named_modules() if name.endswith("scaler1")]
@@ -162,7 +162,7 @@ def _spikingjelly(task: Task, n_steps: int, recipe: Any) -> PeerNet:
 
     def run(steps: torch.Tensor) -> tuple[list[NDArray[np.int64]], NDArray[np.float32]]:
         reset_net(network)
-        with torch.no_grad(), _quiet(), recorded(neurons) as outputs:
+        with torch.no_grad(), quiet(), recorded(neurons) as outputs:
             for step in steps:
                 network(step)
         counts = [torch.stack(one).sum(0) for one in outputs]
@@ -175,7 +175,7 @@ def _spikingjelly(task: Task, n_steps: int, recipe: Any) -> PeerNet:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Keep SpikingJelly's progress bars, and what torch logs about packages that are not there, off the screen."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)

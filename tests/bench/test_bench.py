@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from spikeport.deploy.bench import command as bench
 from spikeport.deploy.bench import run as bench_run
 from spikeport.deploy.bench.checks import Check, Summary, check_finetuned, check_parity, check_rows, summarize
 from spikeport.deploy.bench.command import Benchmark, bench_command, markdown, tables
 from spikeport.deploy.bench.parity import Parity
 from spikeport.deploy.bench.peers import PEERS
 from spikeport.deploy.bench.run import OURS, Row, measure
+from spikeport.deploy.bench.setting import describe_machine
 from spikeport.deploy.bench.tasks import Effort, Samples, Task
 from spikeport.deploy.errors import DoesNotFitError
 from spikeport.models.errors import DataError, TargetError
@@ -182,8 +182,8 @@ def test_the_page_holds_setting_aims_what_is_absent_and_all_tables() -> None:
 def test_a_machine_is_described_without_its_name() -> None:
     import platform
 
-    assert platform.node() not in bench.describe_machine().split()
-    assert "Python" in bench.describe_machine()
+    assert platform.node() not in describe_machine().split()
+    assert "Python" in describe_machine()
 
 
 # the command

@@ -13,12 +13,13 @@ from numpy.typing import NDArray
 from torch import nn
 
 from spikeport.convert import rasters, starts
+from spikeport.convert.dense import currents, fire
 from spikeport.convert.errors import CalibrationError
 from spikeport.convert.evaluate import evaluate
 from spikeport.convert.normalize import Scaling
 from spikeport.convert.pipeline import convert
 from spikeport.convert.rasters import spread
-from spikeport.convert.simulate import currents, fire, simulate
+from spikeport.convert.simulate import simulate
 from spikeport.convert.starts import calibrated_start
 from spikeport.convert.types import Conversion, SpikingNet
 
