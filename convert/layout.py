@@ -131,7 +131,10 @@ def order_cells(shape: Shape3) -> Int64s:
 
 
 def aligned(values: NDArray[Any], n_spare: int = 0) -> NDArray[Any]:
-    """Return a flat copy that starts on a line of the cache, with ``n_spare`` zeros behind."""
+    """Return a flat copy that starts on a line of the cache, with ``n_spare`` zeros behind.
+
+    Vectors that begin anywhere else touch two lines. Measured 2026-11-22, emulator, gesture net: 7 % slower.
+    """
     n_bytes = (values.size + n_spare) * values.itemsize
     memory = np.zeros(n_bytes + _LINE, np.uint8)
     start = -memory.ctypes.data % _LINE

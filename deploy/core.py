@@ -7,9 +7,10 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from spikeport.convert.layout import aligned
 from spikeport.models.arrays import frozen
 
-from .layout import LANES, MASK, NEXT, SYNOPS, TICKS, Int64s, Layout, aligned, masks_of
+from .layout import LANES, MASK, NEXT, SYNOPS, TICKS, Int64s, Layout, masks_of
 from .types import CoreProgram
 
 NO_TICKS: Int64s = np.zeros(0, np.int64)
