@@ -10,6 +10,7 @@ from spikeport.models.front import open_front as _open_front
 if TYPE_CHECKING:
     from .artifact import load_program, program_hash, save_program
     from .assemble import assemble
+    from .behavior import Behavior, read_behavior, write_behavior
     from .compare import Comparison, compare
     from .device import Device, open_device
     from .diagnosis import CoreDiagnosis, diagnose_chip
@@ -21,14 +22,18 @@ if TYPE_CHECKING:
     from .fixes.suggest import suggest
     from .fixes.types import Cost, Fix
     from .golden import add_golden, count_untouched
+    from .inventory import Inventory, list_devices
     from .judge import judge_chip
     from .page import write_report
     from .picture import draw_text, outline
     from .pipeline import compile_program, run
     from .plan import Plan, plan
+    from .rails import RailSamples
     from .readout import classify, count_classes, with_readout
     from .relay import with_relays
     from .report import Accuracy, Report
+    from .samna_config import configure
+    from .selfcheck import SelfCheck, selfcheck
     from .traffic import find_core_peaks
     from .trial import fit_to
     from .types import (
@@ -42,11 +47,13 @@ if TYPE_CHECKING:
         Recording,
         Violation,
     )
+    from .variant import run_variant
     from .verify import Divergence, Verification, verify
     from .wiring import draw_svg
 
 __all__ = [
     "Accuracy",
+    "Behavior",
     "Change",
     "Comparison",
     "CoreDiagnosis",
@@ -62,12 +69,15 @@ __all__ = [
     "Fix",
     "Golden",
     "IntegerNet",
+    "Inventory",
     "Plan",
     "Program",
     "ProgramDiff",
+    "RailSamples",
     "ReadoutConfig",
     "Recording",
     "Report",
+    "SelfCheck",
     "Verification",
     "Violation",
     "add_golden",
@@ -76,6 +86,7 @@ __all__ = [
     "classify",
     "compare",
     "compile_program",
+    "configure",
     "count_classes",
     "count_untouched",
     "diagnose_chip",
@@ -87,18 +98,23 @@ __all__ = [
     "fit_to",
     "fitted",
     "judge_chip",
+    "list_devices",
     "load_program",
     "open_device",
     "outline",
     "plan",
     "program_hash",
+    "read_behavior",
     "run",
+    "run_variant",
     "save_program",
+    "selfcheck",
     "suggest",
     "verify",
     "with_dvs",
     "with_readout",
     "with_relays",
+    "write_behavior",
     "write_report",
 ]
 

@@ -13,6 +13,8 @@ import typer
 from spikeport.convert.cli import JsonFlag
 from spikeport.models.console import emit, hint, say, table
 
+from .options import DeviceOption
+
 if TYPE_CHECKING:
     from .diff import ProgramDiff
     from .types import Program
@@ -24,7 +26,7 @@ MISMATCH = 5
 
 def verify_command(
     program: Annotated[Path, typer.Argument(dir_okay=False, help="A chip program from `spikeport deploy`.")],
-    device: Annotated[str, typer.Option(help="Where the golden vectors are replayed: emulator.")] = "emulator",
+    device: DeviceOption = "emulator",
     as_json: JsonFlag = False,
 ) -> None:
     """Replay a program's golden vectors on a device and name the first difference: core, neuron, event."""

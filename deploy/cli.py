@@ -22,13 +22,18 @@ from spikeport.convert.finetune_cli import finetune_command
 from spikeport.models.cli import train_command
 from spikeport.models.console import emit, say, show, silence
 from spikeport.models.errors import ModelsError, TargetError
+from spikeport.models.files_cli import import_command, info_command
 
 from .bench.command import bench_command
+from .boards import devices_command, selfcheck_command
 from .checking import diff_command, verify_command
 from .commands import deploy_command, run_command
 from .demo import demo_command
 from .errors import DeployError
+from .inference import evaluate_command, predict_command
 from .planning import plan_command
+from .scripting import PASS_ON, run_script_command
+from .streaming import stream_command
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -49,6 +54,8 @@ app = typer.Typer(
 )
 app.command("demo")(demo_command)
 app.command("train")(train_command)
+app.command("info")(info_command)
+app.command("import")(import_command)
 app.command("convert")(convert_command)
 app.command("finetune")(finetune_command)
 app.command("estimate")(estimate_command)
@@ -56,8 +63,14 @@ app.command("export")(export_command)
 app.command("plan")(plan_command)
 app.command("deploy")(deploy_command)
 app.command("run")(run_command)
+app.command("evaluate")(evaluate_command)
+app.command("predict")(predict_command)
+app.command("stream")(stream_command)
 app.command("verify")(verify_command)
 app.command("diff")(diff_command)
+app.command("devices")(devices_command)
+app.command("selfcheck")(selfcheck_command)
+app.command("run-script", context_settings=PASS_ON)(run_script_command)
 app.command("bench")(bench_command)
 
 
@@ -156,10 +169,12 @@ def run_cli(arguments: Sequence[str]) -> int:
 
     Errors become one sentence on stderr; with ``--json`` also an object on stdout.
     """
-    debug = "--debug" in arguments
-    arguments = [argument for argument in arguments if argument != "--debug"]  # it may stand behind the command too
-    call = Call(tuple(arguments), "--json" in arguments)
-    if any(not argument or argument.endswith("=") for argument in arguments):
+    own, passed = _split_passed(arguments)
+    debug = "--debug" in own
+    own = [argument for argument in own if argument != "--debug"]  # it may stand behind the command too
+    arguments = [*own, *passed]
+    call = Call(tuple(arguments), "--json" in own)
+    if any(not argument or argument.endswith("=") for argument in own):
         return _failed(
             "an argument is empty: expected a name, a path or a number. Try --help.", "UsageError", USAGE, call
         )
@@ -195,6 +210,14 @@ def run_cli(arguments: Sequence[str]) -> int:
     if result == INTERRUPTED:
         say("Interrupted.")
     return result if isinstance(result, int) else OK
+
+
+def _split_passed(arguments: Sequence[str]) -> tuple[Sequence[str], Sequence[str]]:
+    """Return the command's own arguments, and those that `run-script` hands on to a script as they are."""
+    first = next((place for place, argument in enumerate(arguments) if not argument.startswith("-")), len(arguments))
+    if first == len(arguments) or arguments[first] != "run-script":
+        return arguments, ()
+    return arguments[: first + 1], arguments[first + 1 :]
 
 
 def _failed(message: str, kind: str, code: int, call: Call, findings: Sequence[dict[str, Any]] | None = None) -> int:

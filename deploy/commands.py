@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import shlex
@@ -16,14 +17,15 @@ from spikeport.convert.tables import power_tables, synop_tables
 from spikeport.models.atomic import check_target, write_atomic
 from spikeport.models.console import emit, end_dry_run, hint, say, table
 
-from .errors import RecordingError
-from .options import Aim, ChipName, FitData, NetFile, Order, Rounded, SlowClock, check_rate, parse_order
+from .errors import RecordingError, SettingError
+from .options import Aim, ChipName, DeviceOption, FitData, NetFile, Order, Rounded, SlowClock, check_rate, parse_order
 from .planning import plan_tables
 from .readout import n_classes
 
 if TYPE_CHECKING:
     from spikeport.models.events import Events
 
+    from .rails import RailSamples
     from .types import Program, Recording
 
 
@@ -47,6 +49,9 @@ def deploy_command(
         Path | None, typer.Option(dir_okay=False, help="A recording whose start joins the golden vectors of `verify`.")
     ] = None,
     out: Annotated[Path, typer.Option("--out", "-o", help="The program to write.")] = Path("program.safetensors"),
+    device: Annotated[
+        str | None, typer.Option(help="Also load it into a device: speck2fdevkit:0 or virtual:speck2fdevkit.")
+    ] = None,
     dry_run: DryRun = False,
     as_json: JsonFlag = False,
 ) -> None:
@@ -56,6 +61,7 @@ def deploy_command(
 
     from .artifact import checked_bytes
     from .checking import describe_golden, golden_line
+    from .device import open_device, parse_device
     from .dvs import parse_dvs, with_dvs
     from .golden import add_golden
     from .pipeline import build_program
@@ -63,6 +69,9 @@ def deploy_command(
     from .trial import fit_as_asked
 
     check_target(out, suffixes=(".safetensors",), inputs=[net] if golden is None else [net, golden])
+    target = None if device is None else parse_device(device).chip
+    if target is not None and getattr(context.get_parameter_source("chip"), "name", "") == "DEFAULT":
+        chip = target
     spiking, notes = load_net_with_notes(net)
     spiking = fit_as_asked(spiking, rounding, fit_data)
     order = parse_order(layer_order)
@@ -96,30 +105,46 @@ def deploy_command(
         end_dry_run(context)
         return
     say(f"Wrote {out} (SHA-256 {result['sha256']}).")
+    if device is not None:
+        with open_device(device) as opened:
+            opened.load(program)
+        say(f"Loaded {device}: it took the program.")
+        hint(shlex.join(["spikeport", "verify", str(out), "--device", device]))
+        return
     hint(shlex.join(["spikeport", "run", str(out), "--input", "RECORDING", "--report", "report.html"]))
 
 
 def run_command(
     program: Annotated[Path, typer.Argument(dir_okay=False, help="A chip program from `spikeport deploy`.")],
     recording: Annotated[Path, typer.Option("--input", "-i", help="A recording, or a folder of recordings.")],
-    device: Annotated[str, typer.Option(help="Where it runs: emulator.")] = "emulator",
+    device: DeviceOption = "emulator",
+    behavior: Annotated[
+        Path | None, typer.Option(dir_okay=False, help="Emulate the chip of this file of `spikeport selfcheck --out`.")
+    ] = None,
     slow_clock_hz: SlowClock = None,
+    power: Annotated[
+        bool, typer.Option("--power", help="Measure the supply rails of a board, at rest and in the runs.")
+    ] = False,
     report: Annotated[Path | None, typer.Option(help="Write a report of the first recording: .html or .json.")] = None,
     label: Annotated[int | None, typer.Option(help="True class of the first recording, for the report.")] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Run a chip program on recordings of events, exactly as the integer specification says."""
+    """Run a chip program on recordings of events: exactly as the integer specification says, or on a board."""
     from spikeport.convert.power import estimate_power
     from spikeport.models.files import SUFFIXES, read_events, recordings_at
 
     from .artifact import load_program
+    from .behavior import read_behavior
     from .compare import count_traffic
     from .device import open_device
+    from .devkit import Board
     from .page import write_report
+    from .rails import join_rails
     from .readout import classify, count_classes
     from .report import Report
 
     check_rate(slow_clock_hz)
+    _check_asked(device, report=report is not None, power=power)
     files = recordings_at(recording) if recording.is_dir() else (recording,)
     if not files:
         raise RecordingError(
@@ -136,11 +161,22 @@ def run_command(
     rows: list[dict[str, Any]] = []
     outcomes: list[Recording] = []
     events: list[Events] = []
-    with open_device(device) as opened:
+    with contextlib.ExitStack() as stack:
+        opened = stack.enter_context(
+            open_device(device, behavior=None if behavior is None else read_behavior(behavior))
+        )
         opened.load(loaded, slow_clock_hz=slow_clock_hz)
+        meter, idle, measured = None, None, []
+        if power and isinstance(opened, Board):
+            idle = opened.measure_idle()
+            meter = stack.enter_context(opened.measure_power())
         for file in files:
             events.append(read_events(file).from_zero())  # ticks of the slow clock count from its start
+            if meter is not None:
+                meter.take()
             outcome = opened.run(events[-1])
+            if meter is not None and isinstance(opened, Board):
+                measured.append(meter.take(idle).within(*opened.played_us))
             spikes = count_classes(outcome, loaded)
             winner = classify(outcome, loaded) if spikes.any() else None  # silence is no answer
             rows.append(
@@ -150,15 +186,16 @@ def run_command(
                     "class": winner,
                     "class_name": _class_name(winner, names),
                     "output_spikes": spikes.tolist(),
-                    "synops": sum(outcome.synops.values()),
-                    "n_dropped": sum(outcome.n_dropped.values()),
+                    "synops": sum(outcome.synops.values()) if outcome.synops else None,
+                    "n_dropped": sum(outcome.n_dropped.values()) if outcome.n_dropped else None,
                     "wall_s": outcome.wall_s,
                 }
             )
             outcomes.append(outcome if len(outcomes) == 0 else dataclasses.replace(outcome, spikes={}))
+        rails = join_rails(measured) if measured else None
     window_s = sum(one.duration_us for one in events) * 1e-6 / len(events)
-    synops = count_traffic(loaded, outcomes, window_s=window_s)
-    power = estimate_power(synops, slow_clock_hz=rate_hz or 0.0) if window_s else None
+    synops = count_traffic(loaded, outcomes, window_s=window_s) if all(one.synops for one in outcomes) else None
+    estimate = estimate_power(synops, slow_clock_hz=rate_hz or 0.0) if synops and window_s else None
     if report is not None:
         write_report(
             Report(
@@ -171,23 +208,49 @@ def run_command(
                 class_names=names,
                 label=label,
                 synops=synops,
-                power=power,
+                power=estimate,
             ),
             report,
         )
     result = {
         "device": device,
         "recordings": rows,
-        "synops": synops.to_dict(),
-        "power": power.to_dict() if power else None,
+        "synops": synops.to_dict() if synops else None,
+        "power": estimate.to_dict() if estimate else None,
+        "rails": rails.to_dict() if rails else None,
     }
-    emit(result, [_runs_table(rows), *synop_tables(synops), *(power_tables(power) if power else ())], as_json=as_json)
+    shown = [
+        _runs_table(rows),
+        *(synop_tables(synops) if synops else ()),
+        *(power_tables(estimate) if estimate else ()),
+    ]
+    emit(result, [*shown, *([_rails_table(rails, device)] if rails else ())], as_json=as_json)
     if report is not None:
         say(f"Wrote {report}.")
-    else:
+    elif synops is not None:
         clock = [] if slow_clock_hz is None else ["--slow-clock-hz", f"{slow_clock_hz:g}"]
         again = ["spikeport", "run", str(program), "--input", str(recording), *clock]
         hint(shlex.join([*again, "--report", "report.html"]))
+
+
+def _check_asked(device: str, *, report: bool, power: bool) -> None:
+    """Refuse what a device cannot give, before it runs.
+
+    Raises: SettingError; DeviceError for an unknown device.
+    """
+    from .device import EMULATOR, parse_device
+
+    is_board = parse_device(device).chip is not None
+    if report and is_board:
+        raise SettingError(
+            "--report: expected the emulator, which counts what every core does, found a board, which tells the spikes "
+            f"of monitored cores. Try --device {EMULATOR} for the report."
+        )
+    if power and not is_board:
+        raise SettingError(
+            "--power: expected a board, whose rails can be measured, found the emulator, which estimates the power "
+            "anyway. Try --device virtual:speck2fdevkit."
+        )
 
 
 def _class_name(winner: int | None, names: Sequence[str]) -> str | None:
@@ -201,6 +264,18 @@ def class_names(program: Program) -> tuple[str, ...]:
     names = program.provenance.get("classes") or ()
     fit = isinstance(names, Sequence) and not isinstance(names, str) and len(names) == n_classes(program)
     return tuple(map(str, names)) if fit else ()
+
+
+def _rails_table(rails: RailSamples, device: str) -> object:
+    from .device import VIRTUAL
+
+    columns = ("Rail", "At rest in mW", "In the runs in mW", "Above rest in mW", "Measurements")
+    rest, means, above = rails.baseline_w or {}, rails.mean_w(), rails.above_baseline_w()
+    rows = [
+        (rail, *(None if w is None else w * 1e3 for w in (rest.get(rail), means[rail], above[rail])), values.size)
+        for rail, values in rails.power_w.items()
+    ]
+    return table(f"Power of {device}" + ", by its model" * device.startswith(VIRTUAL), columns, rows)
 
 
 def _runs_table(rows: list[dict[str, Any]]) -> object:

@@ -36,8 +36,8 @@ class RunningCore:
     def integrate(self, arriving: Int64s, ticks_due: Int64s) -> Iterator[Int64s]:
         """Yield the spikes that the arriving events cause, in parts of as many as there is room for.
 
-        All parts must be taken; the last one is room that the next events are written to. ``ticks_due`` holds the leak ticks before each input event of the piece; it is empty
-        without a slow clock.
+        All parts must be taken; the last one is room that the next events are written to. ``ticks_due`` holds the leak
+        ticks before each input event of the piece; it is empty without a slow clock.
         """
         from .kernels import integrate, leak  # compiled code: half a second that only a run needs
 
@@ -89,7 +89,8 @@ def walk(
 ) -> Iterator[tuple[RunningCore, Int64s, Int64s]]:
     """Yield each core, in network order, with the events that arrived and the spikes that it sent on.
 
-    The spikes are there until the core's next events. ``entering`` holds the input of the entry cores. Ends before a core of more than ``n_most`` spikes.
+    The spikes are there until the core's next events. ``entering`` holds the input of the entry cores. Ends before a
+    core of more than ``n_most`` spikes.
     """
     waiting: dict[int, list[Int64s]] = {core.program.core: [] for core in cores}
     waiting |= {core: [words] for core, words in entering.items()}

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 from types import TracebackType
-from typing import Literal, Protocol, Self
+from typing import TYPE_CHECKING, Literal, Protocol, Self
 
 import numpy as np
 
@@ -12,12 +13,17 @@ from spikeport.models.events import Events
 
 from .chips import CHIPS
 from .emulator import Emulator
-from .errors import DeviceError
+from .errors import DeviceError, SettingError
 from .types import Program, Recording
 
-_EMULATOR = "emulator"
-_VIRTUAL = "virtual:"
+if TYPE_CHECKING:
+    from .behavior import Behavior
+    from .devkit import Board
+
+EMULATOR = "emulator"
+VIRTUAL = "virtual:"
 _BOARDS = tuple(chip.name for chip in CHIPS)
+_MAX_VIRTUAL = 8
 
 
 class Device(Protocol):
@@ -33,7 +39,8 @@ class Device(Protocol):
 
         ``slow_clock_hz`` of None is the rate that the program carries, 0 is no slow clock.
 
-        Raises: DeviceError where the device is closed, SettingError where the rate is no positive number.
+        Raises: DeviceError where the device is closed, lost, or refuses the program; SettingError where the rate is no
+        positive number.
         """
 
     def run(self, events: Events, record: Literal["all"] | None = None) -> Recording:
@@ -43,8 +50,8 @@ class Device(Protocol):
         cannot read out of the recording, and never makes any up: ``verify`` compares what is there. Where it knows
         times only, the ``event`` of a spike is the last input event that is not later.
 
-        Raises: DeviceError where nothing is loaded or the device is closed, RecordingError where the events do not
-        fit the program.
+        Raises: DeviceError where nothing is loaded or the device is closed or lost, RecordingError where the events do
+        not fit the program, SettingError for any other ``record``.
         """
 
     def close(self) -> None:
@@ -57,32 +64,73 @@ class Device(Protocol):
     ) -> None: ...
 
 
-def open_device(name: str) -> Device:
-    """Return the open device called ``name``; this version opens ``"emulator"``.
+@dataclasses.dataclass(frozen=True)
+class DeviceName:
+    """The name of a device in its parts: ``chip`` is None for the emulator, ``index`` counts boards of one chip."""
 
-    Raises: DeviceError for every other name, with what was asked for and the nearest name where it is unknown.
+    chip: str | None
+    index: int = 0
+    is_virtual: bool = False
+
+
+def open_device(name: str, *, behavior: Behavior | None = None) -> Device:
+    """Return the open device called ``name``: the emulator, ``speck2fdevkit:0``, or ``virtual:speck2fdevkit:0``.
+
+    Without an index it is the first board. A virtual board behaves as a real one does, in real time, with the emulator
+    in place of the silicon. ``behavior`` makes the emulator that of a chip which leaves the integer specification, as
+    ``run_variant``, far slower; None, or one that does not leave it, changes nothing.
+    Raises: DeviceError for a name that no device has, with the nearest one, and for a board that is not there or does
+    not open, with what to do about it; SettingError for a board with ``behavior``: it has its own.
     """
-    if name == _EMULATOR:
-        return _EmulatorDevice()
-    board, _, index = name.removeprefix(_VIRTUAL).partition(":")
-    if board in _BOARDS and (not index or index.isdecimal()):
-        kind = "a virtual board" if name.startswith(_VIRTUAL) else "a real board"
-        raise DeviceError(
-            f"device '{name}' is {kind}: this version opens only '{_EMULATOR}'. "
-            f"Try '{_EMULATOR}', which runs the same program file exactly."
-        )
-    known = (_EMULATOR, *_BOARDS, *(_VIRTUAL + board for board in _BOARDS))
+    parsed = parse_device(name)
+    if parsed.chip is None:
+        return _EmulatorDevice(behavior)
+    if behavior is not None:
+        raise SettingError(f"behavior: expected the emulator, found '{name}', which has its own. Try '{EMULATOR}'.")
+    return _open_board(parsed)
+
+
+def _open_board(name: DeviceName) -> Board:
+    from .devkit import load_driver, open_board
+
+    board = f"{name.chip}:{name.index}"
+    if not name.is_virtual:
+        return open_board(board, load_driver(f"device '{board}'"))
+    from .play import Pace
+    from .virtual import driver
+
+    # A virtual board is ready at once and takes events whenever they come.
+    pace = Pace(settle_s=0.0, lead_s=0.02, quiet_s=0.03)
+    return open_board(board, driver([str(name.chip)] * (name.index + 1)), prefix=VIRTUAL, pace=pace)
+
+
+def parse_device(name: str) -> DeviceName:
+    """Return the parts of a device's name.
+
+    Raises: DeviceError for a name that no device has, with the nearest one.
+    """
+    if name == EMULATOR:
+        return DeviceName(None)
+    is_virtual = name.startswith(VIRTUAL)
+    board, colon, index = name.removeprefix(VIRTUAL).partition(":")
+    if board in _BOARDS and (not colon or (index.isascii() and index.isdecimal() and len(index) <= len("99"))):
+        number = int(index or 0)
+        if not is_virtual or number < _MAX_VIRTUAL:
+            return DeviceName(board, number, is_virtual)
+    known = (EMULATOR, *_BOARDS, *(VIRTUAL + board for board in _BOARDS))
     near = difflib.get_close_matches(name.lower(), known, n=1)
     raise DeviceError(
-        f"device '{name}': no device has this name; this version opens only '{_EMULATOR}'. Try '{(near or known)[0]}'."
+        f"device '{name}': expected '{EMULATOR}', a board such as '{_BOARDS[-1]}' or '{_BOARDS[-1]}:0', or "
+        f"'{VIRTUAL}{_BOARDS[-1]}': no device has this name. Try '{(near or known)[0]}'."
     )
 
 
 class _EmulatorDevice:
     """The emulator behind the protocol of devices."""
 
-    def __init__(self) -> None:
-        self.name = _EMULATOR
+    def __init__(self, behavior: Behavior | None) -> None:
+        self.name = EMULATOR
+        self._behavior = behavior if behavior is not None and behavior.differences() else None
         self._emulator: Emulator | None = None
         self._is_open = True
 
@@ -97,7 +145,13 @@ class _EmulatorDevice:
         self._check_open()
         if self._emulator is None:
             raise DeviceError(f"device '{self.name}' has no program to run. Try device.load(program) first.")
-        return self._emulator.run(events, record)
+        if self._behavior is None:
+            return self._emulator.run(events, record)
+        from .variant import run_variant
+
+        self._emulator.run(events.part(0, 1), record)  # which refuses what the emulator would
+        rate_hz = self._emulator.rate_hz
+        return run_variant(self._emulator.program, events, self._behavior, rate_hz=rate_hz, record=record)
 
     def close(self) -> None:
         self._is_open, self._emulator = False, None

@@ -7,6 +7,7 @@
     ├── MonitorError         (ValueError)  names to monitor that the net does not have
     ├── InvalidProgramError  (ValueError)  a program that breaks the integer specification or the chip's ranges
     ├── ProgramFileError     (ValueError)  a file that is no program, or a damaged one
+    ├── BehaviorFileError    (ValueError)  a file that is no behavior of a chip
     ├── RecordingError       (ValueError)  events that a program cannot be fed with
     ├── ReportError          (ValueError)  parts of a report that do not belong together
     ├── SettingError         (ValueError)  an option of a run outside its range
@@ -49,6 +50,12 @@ class InvalidProgramError(DeployError, ValueError):
 
 class ProgramFileError(DeployError, ValueError):
     """A file that is not a chip program of a known version, or that is damaged."""
+
+    exit_code = 6
+
+
+class BehaviorFileError(DeployError, ValueError):
+    """A file that is not a behavior file of a known version, or names variants that do not exist."""
 
     exit_code = 6
 

@@ -35,6 +35,10 @@ FitData = Annotated[
     typer.Option("--data", help="Recordings or frames to fit to, as those of `convert`; fewer gains without."),
 ]
 
+DeviceOption = Annotated[
+    str, typer.Option(help="Where it runs: emulator, a board as speck2fdevkit:0, or virtual:speck2fdevkit.")
+]
+
 MAX_SLOW_CLOCK_HZ = 1e6  # a tick per unit of recorded time
 
 
