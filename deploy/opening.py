@@ -30,9 +30,7 @@ class OpenOptions:
     power: str = "speck2f"
 
 
-def open_predictor(
-    spec: str | Path, *, options: OpenOptions | None = None, device: Device | None = None
-) -> Predictor:
+def open_predictor(spec: str | Path, *, options: OpenOptions | None = None, device: Device | None = None) -> Predictor:
     """Return the predictor of a file or a name.
 
     ``spec`` is a chip program or a spiking net (``.safetensors``), or a network as ``convert`` takes it: a zoo name,
@@ -44,7 +42,8 @@ def open_predictor(
     from spikeport.convert.store import load_net_with_notes
 
     from .artifact import load_program
-    from .predictors import DevicePredictor, ProgramPredictor
+    from .onboard import DevicePredictor
+    from .predictors import ProgramPredictor
 
     chosen = options or OpenOptions()
     path = Path(spec)
@@ -82,7 +81,9 @@ def _open_network(spec: str, options: OpenOptions) -> Predictor:
     entry = load_network(spec)
     shape = options.input_shape or entry.input_shape
     if shape is None:
-        raise InferenceError(f"network '{spec}': expected --input-shape channels,height,width, found none. Try 2,34,34.")
+        raise InferenceError(
+            f"network '{spec}': expected --input-shape channels,height,width, found none. Try 2,34,34."
+        )
     if options.weights is not None:
         load_weights(entry.module, options.weights)
     return CnnPredictor(entry.module, shape, entry.classes, step_us=options.step_us)

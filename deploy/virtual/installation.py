@@ -1,0 +1,91 @@
+"""Putting the virtual driver where ``import samna`` finds it, and taking it out again."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import types
+from collections.abc import Iterator, Sequence
+from importlib.machinery import PathFinder
+from pathlib import Path
+from typing import Literal
+
+from spikeport.deploy.errors import DeviceError
+
+from .modules import driver, submodules, viewer
+
+_NAMES = ("samna", "samnagui")
+_COMPILED = (".so", ".pyd", ".dylib")
+_VENDOR = "sinabs.backend.dynapcnn"
+
+
+def find_samna() -> Literal["absent", "stub", "real"]:
+    """Return what an ``import samna`` would find, without importing it; the virtual driver does not count.
+
+    The package of the index is a stub: Python text that downloads the driver when it is imported. The driver itself is
+    compiled.
+    """
+    spec = PathFinder.find_spec("samna")
+    if spec is None:
+        return "absent"
+    folders = [Path(folder) for folder in spec.submodule_search_locations or ()]
+    files = [path for folder in folders for path in folder.rglob("*")]
+    if spec.origin is not None:
+        files.append(Path(spec.origin))
+    return "real" if any(path.suffix in _COMPILED for path in files) else "stub"
+
+
+def install(devices: Sequence[str] = ("speck2fdevkit",), *, n_queue: int | None = None) -> types.ModuleType:
+    """Put a virtual driver with the given boards in place of ``samna`` and ``samnagui``, and return it.
+
+    To be called before the vendor library's chip back-end is imported; a second call replaces the first driver.
+    Raises: DeviceError where a real driver is installed, or something else has been imported under its name;
+    ChipNameError for an unknown chip.
+    """
+    if find_samna() == "real":
+        raise DeviceError(
+            "virtual board: the real samna is installed, and is not replaced. "
+            "Try the board itself, or an environment without samna."
+        )
+    foreign = [name for name in _NAMES if name in sys.modules and not _is_ours(sys.modules[name])]
+    if foreign:
+        raise DeviceError(
+            f"virtual board: {foreign[0]} has been imported already. Try install() before anything that imports it."
+        )
+    module = driver(devices, n_queue=n_queue)
+    uninstall()
+    sys.modules.update({**submodules(module), **submodules(viewer())})
+    return module
+
+
+def uninstall() -> None:
+    """Take the virtual driver out and close its boards; without one nothing happens.
+
+    The vendor library's chip back-end, which holds on to the driver that it was imported with, is forgotten too.
+    """
+    module = sys.modules.get("samna")
+    if module is None or not _is_ours(module):
+        return
+    module.virtual.close_all()
+    for name in [name for name in sys.modules if name.partition(".")[0] in _NAMES]:
+        del sys.modules[name]
+    for name in [name for name in sys.modules if name == _VENDOR or name.startswith(f"{_VENDOR}.")]:
+        del sys.modules[name]
+    parent, _, child = _VENDOR.rpartition(".")
+    if parent in sys.modules:
+        vars(sys.modules[parent]).pop(child, None)
+
+
+@contextlib.contextmanager
+def installed(devices: Sequence[str] = ("speck2fdevkit",), *, n_queue: int | None = None) -> Iterator[types.ModuleType]:
+    """Hold a virtual driver in place while the block runs."""
+    module = install(devices, n_queue=n_queue)
+    try:
+        yield module
+    finally:
+        uninstall()
+
+
+def _is_ours(module: types.ModuleType) -> bool:
+    spec = getattr(module, "__spec__", None)
+    return spec is not None and spec.origin == "spikeport.deploy.virtual"
