@@ -14,10 +14,9 @@ from spikeport.models.events import Events
 from .core import NO_TICKS, RunningCore, walk
 from .dvs import enter
 from .errors import RecordingError, SettingError
-from .layout import ACCEPTED, DROPPED, SYNOPS, Int64s, Layout, unpack
+from .layout import ACCEPTED, DROPPED, PIECE, SYNOPS, Fields, Int64s, Layout, pack, unpack
 from .stages import part_size, run_stages
 from .types import SPIKE, DvsConfig, Program, Recording
-
 
 _PIECE = 1 << 14
 """Input events that all cores finish before the next ones.
@@ -57,11 +56,7 @@ class Session:
         problem = find_sensor_misfit(events, self._program.dvs)
         if problem is not None:
             raise RecordingError(problem)
-        if len(events) and int(events.t_us[0]) < self._t_us:
-            raise RecordingError(
-                f"events: expected times from {self._t_us} us on, where the piece before ended, found "
-                f"{int(events.t_us[0])} us. Try pieces of one recording in their order."
-            )
+        self._check_time(events.t_us)
         size = _PIECE if workers == 1 else part_size(len(events))
         pieces = [events.part(first, first + size) for first in range(0, max(len(events), 1), size)]
         kept: dict[int, list[NDArray[Any]]] = {
@@ -71,7 +66,7 @@ class Session:
         def keep(core: RunningCore, number: int, words: Int64s) -> None:
             if core.program.core in kept:
                 first = self.n_events + number * size
-                kept[core.program.core].append(_stamped(words, pieces[number], first=first))
+                kept[core.program.core].append(_stamped(words, pieces[number].t_us, first=first))
 
         if workers == 1:
             for number, piece in enumerate(pieces):
@@ -79,15 +74,45 @@ class Session:
                     keep(core, number, words)
         else:
             run_stages(self._cores, [partial(self._arrival, piece) for piece in pieces], keep, workers=workers)
-        self.n_events += len(events)
-        if len(events):
-            self._t_us = int(events.t_us[-1])
+        self._count(events.t_us)
         return {core: parts[0] if len(parts) == 1 else _joined(parts) for core, parts in kept.items()}
+
+    def inject(self, places: Mapping[int, Fields], t_us: Int64s) -> dict[int, NDArray[Any]]:
+        """Return the spikes that events cause which go straight into cores, past the input stage.
+
+        Shapes: ``t_us`` holds the time of each event, up to ``PIECE``; ``places`` where it arrives, for each core that
+        any of them reaches, in their order: ``event`` is an index into ``t_us``. An event that arrives nowhere lets the
+        time pass.
+        Raises: RecordingError where the events begin before the last one before, or are too many.
+        """
+        self._check_time(t_us)
+        if t_us.size > PIECE:
+            raise RecordingError(f"events: expected at most {PIECE}, found {t_us.size}. Try pieces of them.")
+        entering = {core: pack(fields) for core, fields in places.items()}
+        spikes = {
+            core.program.core: _stamped(words, t_us, first=self.n_events)
+            for core, _, words in walk(self._cores, entering, find_ticks(t_us, self._rate_hz))
+            if core.program.monitor or self._records_all
+        }
+        self._count(t_us)
+        return spikes
+
+    def _check_time(self, t_us: NDArray[np.integer[Any]]) -> None:
+        if t_us.size and int(t_us[0]) < self._t_us:
+            raise RecordingError(
+                f"events: expected times from {self._t_us} us on, where the piece before ended, found "
+                f"{int(t_us[0])} us. Try pieces of one recording in their order."
+            )
+
+    def _count(self, t_us: NDArray[np.integer[Any]]) -> None:
+        self.n_events += t_us.size
+        if t_us.size:
+            self._t_us = int(t_us[-1])
 
     def _arrival(self, piece: Events) -> tuple[dict[int, Int64s], Int64s]:
         """Return the words that enter each entry core, and the leak ticks due before each event."""
         entering = dict.fromkeys(self._program.entry, enter(piece, self._program.dvs))
-        return entering, find_ticks(piece, self._rate_hz)
+        return entering, find_ticks(piece.t_us, self._rate_hz)
 
     def recording(self, spikes: Mapping[int, NDArray[Any]] | None = None, *, wall_s: float = 0.0) -> Recording:
         """Return the states, counts and synops of all events so far, with the given spikes."""
@@ -118,17 +143,17 @@ def find_sensor_misfit(events: Events, dvs: DvsConfig) -> str | None:
     )
 
 
-def find_ticks(events: Events, rate_hz: float | None) -> Int64s:
-    """Return how many leak ticks are due before each event, from time 0 on; nothing without a slow clock."""
-    return NO_TICKS if rate_hz is None else np.asarray(events.t_us // max(1, round(1e6 / rate_hz)), np.int64)
+def find_ticks(t_us: NDArray[np.integer[Any]], rate_hz: float | None) -> Int64s:
+    """Return how many leak ticks are due before events, from time 0 on; nothing without a slow clock."""
+    return NO_TICKS if rate_hz is None else np.asarray(t_us // max(1, round(1e6 / rate_hz)), np.int64)
 
 
-def _stamped(words: Int64s, events: Events, *, first: int) -> NDArray[Any]:
+def _stamped(words: Int64s, t_us: NDArray[np.integer[Any]], *, first: int) -> NDArray[Any]:
     stamped = np.empty(words.size, SPIKE)
     fields = unpack(words)
     for name, column in fields._asdict().items():
         stamped[name] = column
-    stamped["t_us"] = events.t_us[fields.event]
+    stamped["t_us"] = t_us[fields.event]
     stamped["event"] += first
     stamped.flags.writeable = False
     return stamped

@@ -114,7 +114,7 @@ class Bench:
         """
         cores = tuple(core.copy() for core in self.cores)
         entering = dict.fromkeys(self.program.entry, enter(events, self.program.dvs))
-        steps = walk(cores, entering, find_ticks(events, slow_clock_hz), n_most=_SPIKES_PER_PIECE)
+        steps = walk(cores, entering, find_ticks(events.t_us, slow_clock_hz), n_most=_SPIKES_PER_PIECE)
         reached, n_spikes = [], self.n_spikes
         for part, seen, (core, arriving, spikes) in zip(self.parts, self.reached, steps, strict=False):
             is_touched = arriving.size or (slow_clock_hz is not None and core.program.bias is not None)

@@ -102,7 +102,7 @@ def _run_once(program: Program, events: Events) -> list[_Lap]:
         piece = events.part(first, first + _PIECE)
         entering = dict.fromkeys(program.entry, enter(piece, program.dvs))
         before = time.perf_counter()
-        for index, (_, arriving, _) in enumerate(walk(cores, entering, find_ticks(piece, program.slow_clock_hz))):
+        for index, (_, arriving, _) in enumerate(walk(cores, entering, find_ticks(piece.t_us, program.slow_clock_hz))):
             walls_s[index] += time.perf_counter() - before
             heard[index].append(arriving.copy())
             before = time.perf_counter()

@@ -58,10 +58,10 @@ class Chip:
             return None
         program = program_of(self.configuration)
         self._maps = {core.core: core.in_shape for core in program.cores}
-        ways = {core.core: Way((core.core,), core.in_shape[0]) for core in program.cores}
+        ways = {core.core: Way((core.core,)) for core in program.cores}
         entry = tuple(core for core in self._targets if core in ways)
         if entry:
-            ways[DVS_LAYER] = Way(entry, 2)
+            ways[DVS_LAYER] = Way(entry)
             self._maps[DVS_LAYER] = tuple(max(self._maps[core][axis] for core in entry) for axis in range(3))
         return Silicon(program, ways, self._monitored | {core for core, _ in self._reads})
 

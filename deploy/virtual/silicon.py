@@ -1,15 +1,8 @@
-"""The emulator as silicon: events into any core at any time, and states that can be read and written.
-
-A program is fed through its entry cores by events of two polarities. A chip takes a spike of any feature into any core.
-So each core that is fed gets a port in front of it: a core of the emulator whose kernel has one tap for each thing
-that can be fed, which all lie in one window of the kernel, and whose neuron of that feature fires at once. An event of
-the sensor that fills window ``(y, x)`` at tap ``i`` is then the spike number ``i`` at ``(y, x)``.
-"""
+"""The emulator as silicon: events into any core at any time, and states that can be read and written."""
 
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -17,21 +10,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spikeport.deploy.emulator import Emulator
-from spikeport.deploy.types import CoreProgram, Destination, DvsConfig, Program
-from spikeport.models.events import Events
+from spikeport.deploy.layout import PIECE, Fields
+from spikeport.deploy.types import Program
 
 Int64s = NDArray[np.int64]
-
-_FIRST_PORT = 100
-"""Ids of ports are this much above those of their cores."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Way:
-    """A way into the chip: ``n_features`` numbers that reach all the ``cores`` at once, each with that feature."""
+    """A way into the chip: the cores that an event reaches all at once."""
 
     cores: tuple[int, ...]
-    n_features: int
 
 
 class Silicon:
@@ -49,13 +38,6 @@ class Silicon:
             readout=None,
         )
         self._ways = dict(ways)
-        self._first = np.zeros(max(self._ways) + 1, np.int64)
-        count = 0
-        for name, way in self._ways.items():
-            self._first[name] = count
-            count += way.n_features
-        self._n_taps = count
-        self._edge = math.isqrt(count) + 1  # one tap more than needed: its events do nothing but pass the time
         self._rate_hz = 0.0
         self._states: dict[int, NDArray[np.int16]] | None = None
         self.t_us = 0
@@ -78,16 +60,19 @@ class Silicon:
         Shapes: ``way`` holds the name of the way of each place, ``places`` is ``[n, 3]``: feature, row, column, all
         within the way's cores.
         """
-        tap = self._first[way] + places[:, 0]
-        y = places[:, 1] * self._edge + tap // self._edge
-        x = places[:, 2] * self._edge + tap % self._edge
-        return self._feed(y, x, t_us)
+        parts = []
+        for first in range(0, max(t_us.size, 1), PIECE):
+            piece = slice(first, first + PIECE)
+            parts.append(self._inject(way[piece], places[piece], t_us[piece], first))
+        return (
+            parts[0] if len(parts) == 1 else {core: np.concatenate([one[core] for one in parts]) for core in parts[0]}
+        )
 
     def advance(self, t_us: int) -> None:
         """Let the time pass, with the ticks of the slow clock until then."""
         if t_us > self.t_us:
-            at = np.array([self._n_taps // self._edge]), np.array([self._n_taps % self._edge])
-            self._feed(*at, np.array([t_us]))
+            self._session.inject({}, np.array([t_us]))
+            self._states, self.t_us = None, t_us
 
     def states(self) -> dict[int, NDArray[np.int16]]:
         """Return the states of all cores, ``[F, H, W]``."""
@@ -122,55 +107,25 @@ class Silicon:
         self._begin()
 
     def _begin(self) -> None:
-        cores = {core.core: core for core in self._program.cores}
-        reached = {core for way in self._ways.values() for core in way.cores}
-        fed = [core for core in cores if core in reached] or list(cores)[:1]
-        ports = [self._port(cores[core]) for core in fed]
-        height, width = (max(port.in_shape[axis] for port in ports) for axis in (1, 2))
-        program = dataclasses.replace(
-            self._program,
-            cores=(*ports, *self._program.cores),
-            entry=tuple(port.core for port in ports),
-            dvs=DvsConfig((1, height, width), merge=True),
-        )
-        self._sensor = (height, width)
-        self._session = Emulator(program, slow_clock_hz=self._rate_hz).stream()
+        self._session = Emulator(self._program, slow_clock_hz=self._rate_hz).stream()
         self._states = None
         self.t_us = 0
-        self._feed(*(np.array([value]) for value in (self._n_taps // self._edge, self._n_taps % self._edge, 0)))
 
-    def _port(self, core: CoreProgram) -> CoreProgram:
-        features, height, width = core.in_shape
-        weight = np.zeros((features, 1, self._edge * self._edge), np.int8)
-        for name, way in self._ways.items():
-            if core.core in way.cores:
-                for feature in range(min(features, way.n_features)):
-                    weight[feature, 0, self._first[name] + feature] = 1
-        return CoreProgram(
-            core=core.core + _FIRST_PORT,
-            name=f"port of {core.name}",
-            weight=weight.reshape(features, 1, self._edge, self._edge),
-            bias=None,
-            threshold_high=1,
-            threshold_low=-1,
-            reset="zero",
-            initial_state=np.zeros(core.in_shape, np.int16),
-            in_shape=(1, height * self._edge, width * self._edge),
-            out_shape=core.in_shape,
-            stride=(self._edge, self._edge),
-            padding=(0, 0),
-            destinations=(Destination(core.core),),
-            monitor=False,
-            scale=1.0,
-        )
-
-    def _feed(self, y: Int64s, x: Int64s, t_us: Int64s) -> dict[int, NDArray[Any]]:
-        first = self._session.n_events
-        spikes = self._session.feed(Events(x, y, np.zeros(x.size, np.int64), t_us, self._sensor))
+    def _inject(self, way: Int64s, places: Int64s, t_us: Int64s, first: int) -> dict[int, NDArray[Any]]:
+        """Feed a piece; the events of its spikes count from ``first``."""
+        arriving = {}
+        for core in self._program.cores:
+            names = [name for name, one in self._ways.items() if core.core in one.cores]
+            event = np.flatnonzero(np.isin(way, names))
+            if event.size:
+                arriving[core.core] = Fields(event, *places[event].T)
+        before = self._session.n_events
+        spikes = self._session.inject(arriving, t_us)
         self._states = None
-        self.t_us = int(t_us[-1])
+        if t_us.size:
+            self.t_us = int(t_us[-1])
         counted = {}
-        for core, array in spikes.items():
-            counted[core] = array.copy()
-            counted[core]["event"] -= first
+        for core_id, array in spikes.items():
+            counted[core_id] = array.copy()
+            counted[core_id]["event"] += first - before
         return counted

@@ -13,12 +13,14 @@ from hypothesis import strategies as st
 
 from spikeport.deploy import dvs as dvs_module
 from spikeport.deploy import session as session_module
+from spikeport.deploy.dvs import entering
 from spikeport.deploy.emulator import Emulator
 from spikeport.deploy.errors import RecordingError, SettingError
-from spikeport.deploy.types import Recording
+from spikeport.deploy.layout import Fields
+from spikeport.deploy.types import DvsConfig, Program, Recording
 from spikeport.models.events import Events
 
-from .programs import random_case, wide_case
+from .programs import make_core, random_case, wide_case
 from .reference import run_reference
 
 
@@ -110,6 +112,31 @@ def test_threads_change_no_bit(workers: int | None) -> None:
     for one, events in zip(found, recordings, strict=True):
         assert same_but_for_time(one, emulator.run(events, "all"))
     assert emulator.run_many([], workers=workers) == ()
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 100_000), st.sampled_from([None, 500.0, 20_000.0]))
+def test_events_that_are_put_into_the_entry_cores_are_those_of_the_recording(seed: int, rate_hz: float | None) -> None:
+    case = random_case(seed)
+    emulator = Emulator(case.program, slow_clock_hz=rate_hz)
+    session = emulator.stream("all")
+    places = dict.fromkeys(case.program.entry, entering(case.events, case.program.dvs))
+    spikes = session.inject(places, np.asarray(case.events.t_us, np.int64))
+    assert same_but_for_time(session.recording(spikes), emulator.run(case.events, "all"))
+
+
+def test_time_passes_where_an_event_arrives_nowhere() -> None:
+    core = make_core(3, bias=np.array([5]))
+    program = Program("speck2fdevkit", (core,), (3,), DvsConfig(core.in_shape))
+    session = Emulator(program, slow_clock_hz=1000.0).stream("all")
+    assert session.inject({}, np.array([4_500]))[3].size == 0
+    assert int(session.recording().states[3][0, 0, 0]) == 20
+    (spike,) = session.inject({3: Fields(*(np.array([value]) for value in (1, 0, 0, 0)))}, np.array([5_000, 6_000]))[3]
+    assert spike.tolist() == (2, 6_000, 0, 0, 0)
+    with pytest.raises(RecordingError, match="expected times from 6000 us on"):
+        session.inject({}, np.array([5_999]))
+    with pytest.raises(RecordingError, match="expected at most 131072, found 131073"):
+        session.inject({}, np.full(131_073, 7_000))
 
 
 def test_a_recording_of_a_session_is_not_changed_by_later_events() -> None:
