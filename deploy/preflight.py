@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.metadata
-import importlib.util
 import os
 import sys
 from collections.abc import Iterator
+from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Literal
 
@@ -74,14 +74,20 @@ class UsbBoard:
 
 
 def find_samna() -> Samna:
-    """Return which driver an import would find, without importing it: the stub of the index would start a download."""
+    """Return which driver an import would give: the virtual one where it is in place, else the installed one."""
     loaded = sys.modules.get("samna")
     if loaded is not None and "virtual" in str(getattr(loaded, "__version__", "")):
         return Samna("virtual", str(loaded.__version__))
-    try:
-        spec = importlib.util.find_spec("samna")
-    except (ImportError, ValueError):
-        spec = None
+    return find_installed()
+
+
+def find_installed() -> Samna:
+    """Return which driver is installed, without importing it.
+
+    The package of the index is a stub: Python text that downloads the driver when it is imported. The driver itself is
+    compiled.
+    """
+    spec = PathFinder.find_spec("samna")
     if spec is None:
         return Samna("absent")
     try:

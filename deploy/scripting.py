@@ -30,14 +30,14 @@ def run_script_command(
     ] = "speck2fdevkit",
 ) -> None:
     """Run a Python script for the vendor's boards on virtual ones, with the emulator as the chip."""
-    from .virtual.installation import find_samna
+    from .preflight import find_installed
 
     devices = [name.strip() for name in virtual.split(",")]
     if not all(devices):
         raise SettingError(f"--virtual: expected names of chips with commas between, found '{virtual}'.")
     for name in devices:
         chip(name)
-    if find_samna() == "real":
+    if find_installed().state == "real":
         raise DeviceError(
             "run-script: the real samna is installed, and is not replaced. "
             f"Try `python {script}` with a board, or an environment without samna."

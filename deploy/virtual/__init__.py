@@ -8,7 +8,7 @@ Everything that prints a name says "virtual": versions, serial numbers, handles,
 
 from .configuration import SpeckConfiguration
 from .errors import VirtualBoardError
-from .installation import find_samna, install, installed, uninstall
+from .installation import install, installed, uninstall
 from .modules import chip_module, driver
 from .program import program_of
 from .rack import hang, plug_in, unplug
@@ -19,7 +19,6 @@ __all__ = [
     "VirtualBoardError",
     "chip_module",
     "driver",
-    "find_samna",
     "hang",
     "install",
     "installed",

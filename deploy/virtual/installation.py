@@ -6,33 +6,14 @@ import contextlib
 import sys
 import types
 from collections.abc import Iterator, Sequence
-from importlib.machinery import PathFinder
-from pathlib import Path
-from typing import Literal
 
 from spikeport.deploy.errors import DeviceError
+from spikeport.deploy.preflight import find_installed
 
 from .modules import driver, submodules, viewer
 
 _NAMES = ("samna", "samnagui")
-_COMPILED = (".so", ".pyd", ".dylib")
 _VENDOR = "sinabs.backend.dynapcnn"
-
-
-def find_samna() -> Literal["absent", "stub", "real"]:
-    """Return what an ``import samna`` would find, without importing it; the virtual driver does not count.
-
-    The package of the index is a stub: Python text that downloads the driver when it is imported. The driver itself is
-    compiled.
-    """
-    spec = PathFinder.find_spec("samna")
-    if spec is None:
-        return "absent"
-    folders = [Path(folder) for folder in spec.submodule_search_locations or ()]
-    files = [path for folder in folders for path in folder.rglob("*")]
-    if spec.origin is not None:
-        files.append(Path(spec.origin))
-    return "real" if any(path.suffix in _COMPILED for path in files) else "stub"
 
 
 def install(devices: Sequence[str] = ("speck2fdevkit",), *, n_queue: int | None = None) -> types.ModuleType:
@@ -42,7 +23,7 @@ def install(devices: Sequence[str] = ("speck2fdevkit",), *, n_queue: int | None 
     Raises: DeviceError where a real driver is installed, or something else has been imported under its name;
     ChipNameError for an unknown chip.
     """
-    if find_samna() == "real":
+    if find_installed().state == "real":
         raise DeviceError(
             "virtual board: the real samna is installed, and is not replaced. "
             "Try the board itself, or an environment without samna."

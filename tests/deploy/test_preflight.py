@@ -41,8 +41,8 @@ def place_samna(folder: Path, *, native: bool, monkeypatch: pytest.MonkeyPatch) 
     (package / "__init__.py").write_text("raise SystemExit('the driver was imported')\n")
     if native:
         (package / "samna.cpython-311-x86_64-linux-gnu.so").touch()
-    spec = importlib.machinery.PathFinder.find_spec("samna", [str(folder)])
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: spec if name == "samna" else None)
+    monkeypatch.setattr(sys, "path", [str(folder)])
+    importlib.invalidate_caches()
     monkeypatch.setattr(importlib.metadata, "version", lambda name: "0.48.6")
 
 
@@ -65,7 +65,7 @@ def test_a_compiled_driver_is_the_real_one(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_no_package_is_no_driver(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(sys, "path", [])
     assert find_samna() == Samna("absent")
     assert "Try `pip install 'spikeport[board]'`" in str(find_samna().problem)
 
@@ -121,7 +121,7 @@ def test_a_system_that_lists_no_devices_has_none(tmp_path: Path) -> None:
 
 
 def test_the_inventory_numbers_boards_and_says_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(sys, "path", [])
     for address in (9, 4):
         plug(tmp_path, "337d:5bca", address=address, allowed=address == 9)
     plug(tmp_path, "04b4:00f1", bus=2)

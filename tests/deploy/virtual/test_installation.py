@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from spikeport.deploy.errors import ChipNameError, DeviceError
-from spikeport.deploy.virtual import find_samna, install, installed, uninstall
+from spikeport.deploy.preflight import find_installed
+from spikeport.deploy.virtual import install, installed, uninstall
 from spikeport.deploy.virtual.modules import submodules, viewer
 
 GUARD = """
@@ -76,14 +77,14 @@ def test_the_stub_of_the_index_is_told_from_a_driver_without_importing_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "path", [str(tmp_path)])
-    assert find_samna() == "absent"
+    assert find_installed().state == "absent"
     package = tmp_path / "samna"
     package.mkdir()
     (package / "__init__.py").write_text("raise SystemExit('downloads')\n")
     importlib.invalidate_caches()
-    assert find_samna() == "stub"
+    assert find_installed().state == "stub"
     (package / "_samna.cpython-311-x86_64-linux-gnu.so").write_bytes(b"")
-    assert find_samna() == "real"
+    assert find_installed().state == "real"
     with pytest.raises(DeviceError, match="the real samna is installed, and is not replaced"):
         install()
     assert "samna" not in sys.modules
@@ -93,7 +94,7 @@ def test_a_driver_that_is_a_single_compiled_file_is_real(tmp_path: Path, monkeyp
     monkeypatch.setattr(sys, "path", [str(tmp_path)])
     (tmp_path / "samna.so").write_bytes(b"")
     importlib.invalidate_caches()
-    assert find_samna() == "real"
+    assert find_installed().state == "real"
 
 
 def test_modules_of_a_viewer() -> None:

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from spikeport.deploy.preflight import Samna
+
 from ...invoke import spawn, spikeport  # noqa: TID252
 
 SCRIPT = """
@@ -60,7 +62,7 @@ def test_scripts_and_boards_that_are_not_there_are_refused(script: Path, tmp_pat
 
 
 def test_a_real_driver_is_not_replaced(script: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("spikeport.deploy.virtual.installation.find_samna", lambda: "real")
+    monkeypatch.setattr("spikeport.deploy.preflight.find_installed", lambda: Samna("real"))
     done = spikeport("run-script", script, cwd=tmp_path)
     assert done.returncode == 7
     assert "the real samna is installed" in done.stderr
