@@ -11,6 +11,9 @@ INSTALL := $(RUN) pip install --quiet --disable-pip-version-check --no-input --c
 PEERS := snntorch==0.9.4 norse==1.1.0 spikingjelly==2.0.0 loguru==0.7.3 tqdm==4.70.1 \
 	requests==2.34.2 urllib3==2.8.0 certifi==2026.10.18 idna==3.20 charset-normalizer==3.5.2
 
+# Other readers of event files that tests compare with; where there is no wheel of one, these tests are skipped.
+READERS := expelliarmus==1.1.12 faery==0.7.1 aedat==2.3.0 event-stream==1.6.3 dv-processing==2.0.4
+
 # matplotlib keeps its list of fonts here instead of in the home directory.
 export MPLCONFIGDIR := $(CURDIR)/$(VENV)/cache/matplotlib
 
@@ -40,6 +43,8 @@ $(VENV)/ready-test: $(VENV)/bin/python
 	@echo 'Installing spikeport and its tools into $(VENV) (a few minutes the first time) ...'
 	@$(INSTALL) '.[dev]'
 	@$(RUN) pip install --quiet --disable-pip-version-check --no-input --no-deps $(PEERS)
+	@$(RUN) pip install --quiet --disable-pip-version-check --no-input --no-deps --only-binary :all: $(READERS) || \
+		echo 'Not all of $(READERS) install here: tests that compare with them are skipped.'
 	@touch $@ $(VENV)/ready-demo
 
 $(VENV)/bin/python:

@@ -11,8 +11,10 @@ from pathlib import Path
 from .errors import TargetError
 
 
-def write_atomic(path: str | Path, data: bytes) -> None:
-    """Write ``data`` to ``path`` by way of a temporary file in the same folder, synced and then renamed.
+def write_atomic(path: str | Path, data: bytes | Iterable[bytes]) -> None:
+    """Write ``data``, or its pieces as they come, to ``path`` by way of a temporary file in the same folder.
+
+    The file is synced and then renamed.
 
     Law: after an interruption at any moment ``path`` holds its old content or all of the new one.
     Raises: OSError, about ``path``, where the folder is missing or cannot be written to.
@@ -52,11 +54,11 @@ def _is_same(path: Path, other: Path) -> bool:
     return path.resolve() == other.resolve() or (path.exists() and other.exists() and path.samefile(other))
 
 
-def _replace(target: Path, data: bytes) -> None:
+def _replace(target: Path, data: bytes | Iterable[bytes]) -> None:
     descriptor, temporary = tempfile.mkstemp(prefix=f".{target.name[:40]}.", dir=target.parent)
     try:
         with os.fdopen(descriptor, "wb") as stream:
-            stream.write(data)
+            stream.writelines([data] if isinstance(data, bytes) else data)
             stream.flush()
             os.fsync(stream.fileno())
         umask = os.umask(0)

@@ -9,7 +9,11 @@
     ├── DataError         (OSError)     a data set that is not there
     ├── TrainingError     (ValueError)  settings, data or a network that cannot be trained with, or a loss that diverged
     ├── ModelNameError    (ValueError)  a name that the zoo does not know
-    └── TargetError       (ValueError)  a place that nothing can or should be written to
+    ├── TargetError       (ValueError)  a place that nothing can or should be written to
+    ├── InferenceError    (ValueError)  a predictor, data or settings that do not go together, or an unknown name
+    ├── ShardError        (ValueError)  finished shards that are damaged, or of another evaluation
+    ├── StreamError       (ValueError)  a stream of events that is damaged, or a source that does not exist
+    └── RankError         (OSError)     a process of an evaluation on several that is lost
 
 Each class carries ``exit_code``, which is what the command line returns for it.
 """
@@ -63,3 +67,25 @@ class ModelNameError(ModelsError, ValueError):
 
 class TargetError(ModelsError, ValueError):
     """A file, folder or stream that a command was to write and cannot, or must not."""
+
+
+class InferenceError(ModelsError, ValueError):
+    """A predictor, data and settings that do not go together, or a name of a metric or readout that is unknown."""
+
+
+class ShardError(ModelsError, ValueError):
+    """Finished shards of an evaluation that are damaged, or that belong to another one."""
+
+    exit_code = 6
+
+
+class StreamError(ModelsError, ValueError):
+    """A stream of events that is damaged, or a source or setting of a stream that makes no sense."""
+
+    exit_code = 6
+
+
+class RankError(ModelsError, OSError):
+    """A process of an evaluation on several processes that is lost or does not answer."""
+
+    exit_code = 7

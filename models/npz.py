@@ -10,7 +10,7 @@ import tokenize
 import warnings
 import zipfile
 import zlib
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.lib import format as npy
@@ -66,6 +66,26 @@ def npy_array(data: bytes, where: str, *, error: type[ModelsError]) -> NDArray[A
     there is.
     """
     stream = io.BytesIO(data)
+    shape, is_fortran, dtype = npy_header(stream, where, error=error)
+    declared, held = math.prod(shape) * dtype.itemsize, len(data) - stream.tell()
+    try:
+        if declared != held:
+            raise ValueError("another number of bytes than it declares")
+        return np.ndarray(shape, dtype, data, stream.tell(), order="F" if is_fortran else "C")
+    except (ValueError, OverflowError) as cause:
+        raise error(
+            f"{where}: expected {declared} bytes for {dtype!s:.80} of shape {list(shape)!s:.80}, found {held}. "
+            "Try numpy.save again."
+        ) from cause
+
+
+def npy_header(
+    stream: BinaryIO, where: str, *, error: type[ModelsError]
+) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Return shape, whether columns come first, and dtype of the array that begins here in a stream.
+
+    Raises: ``error``, in one sentence, where the header is damaged or asks for objects.
+    """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of Python 2 headers and old dtype names
@@ -81,16 +101,7 @@ def npy_array(data: bytes, where: str, *, error: type[ModelsError]) -> NDArray[A
             f"{where}: expected numbers, found Python objects, which are refused because reading them can run code. "
             "Try numpy.save of an array of numbers."
         )
-    declared, held = math.prod(shape) * dtype.itemsize, len(data) - stream.tell()
-    try:
-        if declared != held:
-            raise ValueError("another number of bytes than it declares")
-        return np.ndarray(shape, dtype, data, stream.tell(), order="F" if is_fortran else "C")
-    except (ValueError, OverflowError) as cause:
-        raise error(
-            f"{where}: expected {declared} bytes for {dtype!s:.80} of shape {list(shape)!s:.80}, found {held}. "
-            "Try numpy.save again."
-        ) from cause
+    return shape, is_fortran, dtype
 
 
 def _reason(cause: BaseException) -> str:
