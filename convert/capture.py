@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from .errors import CaptureError
+from .errors import CaptureError, UnsupportedLayerError
 from .geometry import Shape3
 from .graph import Graph, Input, Node, Shape
 from .operations import read
@@ -35,7 +35,7 @@ def capture(module: nn.Module, input_shape: Sequence[int]) -> Graph:
     for an axis of length, and a vector is ``(N,)``. The input is always a map, a vector of 1x1 pixel.
     Law: ``evaluate(capture(m, s), x)`` equals ``m.eval()(x)`` unless a node is ``Unknown``; ``m`` is left as it was.
     Raises: CaptureError where the module does not run, or takes or returns other than one tensor; WeightValueError for
-    weights not finite.
+    weights not finite; UnsupportedLayerError for one that says why it is ``not_convertible``.
     """
     import torch
 
@@ -62,6 +62,9 @@ def _checked_shape(module: object, input_shape: Sequence[int]) -> Shape:
 
     if not isinstance(module, torch.nn.Module):
         raise CaptureError(f"expected a torch.nn.Module, found {type(module).__name__}. Try the model itself.")
+    for child in module.modules():
+        if (reason := getattr(child, "not_convertible", None)) is not None:
+            raise UnsupportedLayerError(f"{type(child).__name__} has no spiking counterpart on the chip: {reason}.")
     if any(isinstance(child, torch.jit.ScriptModule) for child in module.modules()):
         raise CaptureError(
             f"{type(module).__name__} holds TorchScript, whose operations cannot be seen. "

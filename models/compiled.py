@@ -27,7 +27,7 @@ def compiled(function: Function) -> Function:
     loop: Any
     try:
         loop = numba.njit(cache=True, nogil=True, error_model="numpy")(function)
-        index = getattr(loop._cache, "_cache_file", None)
+        index: Any = getattr(loop._cache, "_cache_file", None)
         if hasattr(index, "_source_stamp"):  # numba's own, of the function's file only; not a documented name
             index._source_stamp = index._source_stamp, _stamp(function.__code__.co_filename)
     except RuntimeError:  # numba's word for "no folder to write to"

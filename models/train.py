@@ -8,7 +8,7 @@ import dataclasses
 import math
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -88,12 +88,15 @@ def train(
     A final ReLU of an ``nn.Sequential`` is left out of the loss, which sees the values before it: an output that has
     died would learn nothing. For a CNN of convolutions and linear layers without biases each frame is scaled to a mean
     of 1: it changes no class, and a window with few events counts as much in the loss as a whole recording.
+    A module with a method ``train_on``, such as ``RecurrentLif``, is trained by that, in time steps.
     Law: equal modules, data, settings and numbers of threads give equal weights; torch's own random state stays.
     Raises: TrainingError where recordings have no label, the module does not take their frames, or the loss diverges.
     """
     import torch
     import torch.nn.functional as F
 
+    if (own := getattr(module, "train_on", None)) is not None:  # a model of time steps, not of frames
+        return _trained_by_itself(own, dataset, epochs, settings)
     settings = settings or TrainSettings()
     if epochs is not None:
         settings = dataclasses.replace(settings, epochs=epochs)
@@ -146,6 +149,17 @@ def train(
     module.to(memory_format=torch.contiguous_format).eval()  # type: ignore[call-overload]
     wall_s = time.perf_counter() - started
     return TrainResult(best[1] + 1, best[0], tuple(history), len(used), len(held_out), wall_s)
+
+
+def _trained_by_itself(
+    own: Callable[..., TrainResult], dataset: EventDataset, epochs: int | None, settings: TrainSettings | None
+) -> TrainResult:
+    if settings is not None:
+        raise TrainingError(
+            "training settings: expected none for a model of time steps, which has its own, found those of frames. "
+            "Try train(module, dataset, epochs=20)."
+        )
+    return own(dataset) if epochs is None else own(dataset, epochs=epochs)
 
 
 def _is_homogeneous(module: nn.Module) -> bool:

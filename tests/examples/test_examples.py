@@ -161,3 +161,26 @@ def test_finetuning_reports_every_run_and_halves_the_synops(tmp_path: Path) -> N
     assert run["fine-tuned"]["chip"] > run["converted"]["chip"]
     assert run["fine-tuned to half the synops"]["synops"] < 0.8 * run["fine-tuned"]["synops"]
     assert "1 of 2 folds, 1 seeds" in shown
+
+
+def test_recurrent_neurons_learn_card_symbols_and_plot_what_they_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SPIKEPORT_DATA", str(tmp_path / "nothing"))
+    shown = run_example("07_poker_dvs.py", tmp_path, "--epochs", "2", "--seeds", "1", "--hidden", "16")
+    assert "generated symbols in its place" in shown
+    assert re.search(r"^seed 0: held out [\d.]+%", shown, re.MULTILINE)
+    assert {path.name for path in (tmp_path / "poker").iterdir()} == {
+        "lif.safetensors",
+        "recording.png",
+        "training.png",
+    }
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@needs_real_data
+def test_recurrent_neurons_know_real_cards(tmp_path: Path) -> None:
+    shown = run_example("07_poker_dvs.py", tmp_path)
+    (n_good,) = re.findall(r"^(\d) of 5 seeds have at least 96%", shown, re.MULTILINE)
+    assert int(n_good) >= 3
