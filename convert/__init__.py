@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from .pipeline import convert, convert_graph
     from .power import PlatformEnergy, PowerEstimate, compare_platforms, estimate_power, find_profile
     from .powerfit import RailLog, fit_profile, read_rail_log
+    from .predictor import NetPredictor
     from .prepare import FinetuneQuantization, expected_synops, finish_finetune, prepare_finetune, synop_penalty
     from .profiles import PowerProfile, load_profile, save_profile
     from .retrain import RetrainSettings, retrain
@@ -50,6 +51,7 @@ __all__ = [
     "Finetuned",
     "Graph",
     "LabelledSamples",
+    "NetPredictor",
     "NirImport",
     "PlatformEnergy",
     "PowerEstimate",

@@ -24,12 +24,16 @@ if TYPE_CHECKING:
     from .golden import add_golden, count_untouched
     from .inventory import Inventory, list_devices
     from .judge import judge_chip
+    from .onboard import DevicePredictor
+    from .opening import OpenOptions, open_predictor
     from .page import write_report
     from .picture import draw_text, outline
     from .pipeline import compile_program, run
     from .plan import Plan, plan
+    from .predictors import ProgramPredictor
     from .rails import RailSamples
     from .readout import classify, count_classes, with_readout
+    from .recordings import load_recording, save_recording
     from .relay import with_relays
     from .report import Accuracy, Report
     from .samna_config import configure
@@ -62,6 +66,7 @@ __all__ = [
     "DeployError",
     "Destination",
     "Device",
+    "DevicePredictor",
     "Divergence",
     "DvsConfig",
     "Emulator",
@@ -70,9 +75,11 @@ __all__ = [
     "Golden",
     "IntegerNet",
     "Inventory",
+    "OpenOptions",
     "Plan",
     "Program",
     "ProgramDiff",
+    "ProgramPredictor",
     "RailSamples",
     "ReadoutConfig",
     "Recording",
@@ -100,7 +107,9 @@ __all__ = [
     "judge_chip",
     "list_devices",
     "load_program",
+    "load_recording",
     "open_device",
+    "open_predictor",
     "outline",
     "plan",
     "program_hash",
@@ -108,6 +117,7 @@ __all__ = [
     "run",
     "run_variant",
     "save_program",
+    "save_recording",
     "selfcheck",
     "suggest",
     "verify",
