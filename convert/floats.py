@@ -9,7 +9,8 @@ import numba.core.cgutils
 from llvmlite import ir
 from numba import types
 
-from .lanes import INT64, call, intrinsic, mask_of, pointer_to, splat
+from spikeport.models.lanes import INT64, call, intrinsic, mask_of, pointer_to, splat
+
 from .layout import BLOCK, LANES
 
 _cgutils: Any = numba.core.cgutils

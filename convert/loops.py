@@ -15,9 +15,9 @@ from typing import NamedTuple
 import numpy as np
 
 from spikeport.models.compiled import compiled
+from spikeport.models.lanes import lowest_bit
 
 from .floats import gather_16, gather_32, gather_48, gather_64, gather_96, gather_128, nonzero, settle, visit_run
-from .lanes import lowest_bit
 from .layout import BLOCK, GROUP, LANES, ROW, STEP, Floats, Int64s, Layout, Uint64s
 
 NEXT, DONE, N_SPIKES, N_STEPS, N_ALL = range(5)

@@ -26,8 +26,8 @@ from llvmlite import ir
 from numba import types
 from numpy.typing import NDArray
 
-from spikeport.convert.lanes import call, intrinsic, lowest_bit, mask_of, pointer_to, splat
 from spikeport.models.compiled import compiled
+from spikeport.models.lanes import call, intrinsic, lowest_bit, mask_of, pointer_to, splat
 
 from .layout import ACCEPTED, DROPPED, EVENT, FEATURE, LANES, MASK, NEXT, ROW, SYNOPS, TICKS, Int64s, Layout
 
