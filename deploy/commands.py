@@ -131,7 +131,8 @@ def run_command(
 ) -> None:
     """Run a chip program on recordings of events: exactly as the integer specification says, or on a board."""
     from spikeport.convert.power import estimate_power
-    from spikeport.models.files import SUFFIXES, read_events, recordings_at
+    from spikeport.models.files import read_events, recordings_at
+    from spikeport.models.formats import SUFFIXES
 
     from .artifact import load_program
     from .behavior import read_behavior

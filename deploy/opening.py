@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from .types import Program
 
 
+_MODELS = ("event ssm", "recurrent lif")
+"""Kinds of files that hold a model which works on events by itself."""
+
+
 @dataclasses.dataclass(frozen=True)
 class OpenOptions:
     """What a file does not say: ``weights`` and ``input_shape`` of a CNN, ``step_us``, and the rate of the slow clock.
@@ -33,9 +37,9 @@ class OpenOptions:
 def open_predictor(spec: str | Path, *, options: OpenOptions | None = None, device: Device | None = None) -> Predictor:
     """Return the predictor of a file or a name.
 
-    ``spec`` is a chip program or a spiking net (``.safetensors``), or a network as ``convert`` takes it: a zoo name,
-    ``file.py:function``, ``package.module:function`` or a ``.pt2`` file. A program runs on ``device``, where one is
-    given, else on the emulator.
+    ``spec`` is a chip program, a spiking net or a recurrent LIF classifier (``.safetensors``), or a network as
+    ``convert`` takes it: a zoo name, ``file.py:function``, ``package.module:function`` or a ``.pt2`` file. A program
+    runs on ``device``, where one is given, else on the emulator.
     Raises: errors of the loaders; InferenceError where an option does not belong to what was opened.
     """
     from spikeport.convert.predictor import NetPredictor
@@ -57,6 +61,13 @@ def open_predictor(spec: str | Path, *, options: OpenOptions | None = None, devi
         raise InferenceError(
             f"{path.name}: expected no --weights or --input-shape, as a {kind} has its own, found one. Try without."
         )
+    if kind in _MODELS:
+        if chosen.step_us is not None:
+            raise InferenceError(
+                f"{path.name}: expected no --step-us, as a {kind} has a step of its own, found {chosen.step_us}. "
+                "Try without."
+            )
+        return _open_model(path, kind)
     if kind == "net":
         net, notes = load_net_with_notes(path)
         step_us = chosen.step_us or _whole(notes.get("step_us"))
@@ -71,6 +82,17 @@ def open_predictor(spec: str | Path, *, options: OpenOptions | None = None, devi
         own = {} if step_us is None else {"step_us": step_us}
         return ProgramPredictor(program, classes=names, slow_clock_hz=chosen.slow_clock_hz, power=chosen.power, **own)
     return _open_network(str(spec), chosen)
+
+
+def _open_model(path: Path, kind: str) -> Predictor:
+    """Return a model of its own, which no converted CNN is."""
+    if kind == "event ssm":
+        from spikeport.models.ssm.predictor import load_ssm
+
+        return load_ssm(path)
+    from spikeport.models.lif_predictor import load_lif
+
+    return load_lif(path)
 
 
 def _open_network(spec: str, options: OpenOptions) -> Predictor:
@@ -90,7 +112,7 @@ def _open_network(spec: str, options: OpenOptions) -> Predictor:
 
 
 def _kind(path: Path) -> str:
-    """Return which of our files this is: ``net`` or ``program``."""
+    """Return which of our files this is: ``net``, ``program`` or one of ``_MODELS``."""
     from safetensors import SafetensorError, safe_open
 
     if not path.is_file():
@@ -103,9 +125,9 @@ def _kind(path: Path) -> str:
         raise TensorFileError(
             f"{path.name}: expected a net or a program, found a damaged file ({str(cause)[:80]}). Try writing it again."
         ) from cause
-    if kind not in ("net", "program"):
+    if kind not in ("net", "program", *_MODELS):
         raise TensorFileError(
-            f"{path.name}: expected a spiking net or a chip program, found another safetensors file. "
+            f"{path.name}: expected a spiking net, a chip program or a model, found another safetensors file. "
             f"Try NETWORK with --weights {path.name}."
         )
     return str(kind)

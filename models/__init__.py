@@ -22,18 +22,24 @@ if TYPE_CHECKING:
     from .gesture_cnn import GESTURES, gesture_cnn
     from .infer import evaluate, predict
     from .labelled import open_labelled
+    from .lif_predictor import LifPredictor, load_lif
+    from .lif_training import LifTrainSettings, train_lif
     from .metrics import Accuracy, ConfusionMatrix, Energy, Latency, MeanSquareError, Spikes, Synops, TopK
     from .poker import image_folder, poker
     from .predictor import Predictor, Response, Run, RunOptions
     from .readouts import Delayed, ExponentialMean, FirstSpike, Last, Leaky, Maximum, Mean, SpikeCount, Sum
+    from .recurrent_lif import LifConfig, LifState, RecurrentLif
     from .results import Evaluation, Prediction
     from .samples import Batches
     from .seen import Metric, Seen
     from .serializers import Hdf5, Npz, load_arrays, load_response, load_state, save_arrays, save_response, save_state
     from .sinks import ConfidenceTrace, DecisionLog
     from .sources import open_source
+    from .sparse import SparseSteps, sparse_events, sparse_raster
+    from .splits import split_by_class
     from .stream import Decision, StreamReport, StreamSettings, stream
     from .survey import Survey, survey_events
+    from .symbols import symbols
     from .train import TrainResult, TrainSettings, accuracy, train
     from .weights import load_weights, save_weights
     from .wire import send_events
@@ -67,6 +73,10 @@ __all__ = [
     "Last",
     "Latency",
     "Leaky",
+    "LifConfig",
+    "LifPredictor",
+    "LifState",
+    "LifTrainSettings",
     "LinearLatency",
     "LogLatency",
     "Maximum",
@@ -80,11 +90,13 @@ __all__ = [
     "Predictor",
     "Rate",
     "ReadOptions",
+    "RecurrentLif",
     "Response",
     "Run",
     "RunOptions",
     "SaccadePath",
     "Seen",
+    "SparseSteps",
     "SpikeCount",
     "SpikeRecorder",
     "Spikes",
@@ -109,6 +121,7 @@ __all__ = [
     "iterate_events",
     "k_folds",
     "load_arrays",
+    "load_lif",
     "load_network",
     "load_response",
     "load_state",
@@ -127,10 +140,15 @@ __all__ = [
     "save_weights",
     "send_events",
     "simulate_dvs",
+    "sparse_events",
+    "sparse_raster",
+    "split_by_class",
     "stream",
     "strided_digits_cnn",
     "survey_events",
+    "symbols",
     "train",
+    "train_lif",
     "write_chunks",
     "write_events",
 ]

@@ -19,7 +19,8 @@ from .digits_cnn import DIGITS
 from .dvs import DvsModel, SaccadePath, saccade_recordings
 from .errors import DataError, EventFileError
 from .events import Events
-from .files import SUFFIXES, parse_bin, read_events, recordings_at
+from .files import parse_bin, read_events, recordings_at
+from .formats import SUFFIXES
 from .gesture_cnn import GESTURES
 from .npz import MAX_BYTES, ZIP_DAMAGE
 

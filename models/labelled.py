@@ -10,6 +10,9 @@ from .data import EventDataset, Split, digits, open_dataset
 from .errors import DataError
 from .images import ImageDataset
 from .poker import image_folder, poker
+from .symbols import symbols
+
+_N_SYMBOLS = 100
 
 
 def open_labelled(
@@ -17,14 +20,17 @@ def open_labelled(
 ) -> EventDataset | ImageDataset:
     """Return the data set that ``spec`` names, its first ``n`` samples where that is given.
 
-    It is ``digits``, ``nmnist:FOLDER``, ``gestures:FOLDER``, ``poker:FOLDER``, ``images:FOLDER`` (a folder for each
-    class), or a path: a recording or a folder of them. ``size`` is the sensor of simulated digits.
+    It is ``digits``, ``symbols`` (card symbols, generated, of one seed for each split), ``nmnist:FOLDER``,
+    ``gestures:FOLDER``, ``poker:FOLDER``, ``images:FOLDER`` (a folder for each class), or a path: a recording or a
+    folder of them. ``size`` is the sensor of simulated digits.
     Raises: DataError for an unknown name or an empty folder; EventFileError for a damaged recording.
     """
     if n is not None and n < 1:
         raise DataError(f"data '{spec}': expected 1 sample or more, found {n}. Try 100.")
     name, _, folder = spec.partition(":")
     found: EventDataset | ImageDataset
+    if spec == "symbols":
+        return symbols(n or _N_SYMBOLS, seed=int(split == "test"))
     if spec == "digits" and n is not None:
         return digits(split, n=n, size=size or 34)
     if name == "poker" and folder:

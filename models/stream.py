@@ -223,6 +223,15 @@ class _Worker:
         self._last_us = 0
         self._n_window = 0
         self._arrived = 0.0
+        self._warm_up()
+
+    def _warm_up(self) -> None:
+        """Run one event and forget it: loading compiled code would count as the latency of the first decision."""
+        zero = np.zeros(1, np.int64)
+        height, width = self._predictor.input_shape[-2:]
+        self._run.feed([Events(zero, zero, zero, zero, (height, width))], self._predictor.step_us or 1)
+        self._run.finish()
+        self._run.reset()
 
     @property
     def duration_us(self) -> int:

@@ -22,6 +22,7 @@ from spikeport.models.errors import DataError, TargetError
 
 from .section import write_section
 from .setting import describe_setting
+from .smaller import bench_models, bench_readers
 from .tasks import TASKS
 
 if TYPE_CHECKING:
@@ -56,7 +57,9 @@ class Benchmark:
 
 
 def bench_command(
-    what: Annotated[Literal["convert", "emulator"], typer.Argument(help="What to measure.")] = "convert",
+    what: Annotated[
+        Literal["convert", "emulator", "stream", "models", "readers"], typer.Argument(help="What to measure.")
+    ] = "convert",
     quick: Annotated[bool, typer.Option("--quick", help="A minute's run that only shows that all works.")] = False,
     tasks: Annotated[
         str | None,
@@ -72,17 +75,22 @@ def bench_command(
     workloads: Annotated[
         str | None, typer.Option(help=f"emulator: what to run, with commas. [{','.join(WORKLOAD_NAMES)}]")
     ] = None,
-    repeats: Annotated[int | None, typer.Option(min=1, help="emulator: rounds that count. [5]")] = None,
+    repeats: Annotated[int | None, typer.Option(min=1, help="All but convert: rounds that count. [5]")] = None,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Write the tables as Markdown, too: its section of a page.")
     ] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Measure: convert compares converters on the same networks, emulator its speed with other frameworks."""
+    """Measure: convert compares converters on the same networks, emulator and models their speed with other frameworks.
+
+    stream measures online inference, readers the decoders of event files.
+    """
     options: dict[str, dict[str, object]] = {
         "convert": {"--tasks": tasks, "--steps": steps, "--cache": cache, "--jobs": jobs},
-        "emulator": {"--workloads": workloads, "--repeats": repeats},
+        "emulator": {"--workloads": workloads},
     }
+    if what == "convert":
+        options["emulator"]["--repeats"] = repeats
     for other, given in options.items():
         foreign = [name for name, value in given.items() if value is not None and other != what]
         if foreign:
@@ -91,6 +99,12 @@ def bench_command(
         check_target(out, suffixes=(".md",))
     if what == "emulator":
         page = _bench_emulator(workloads, repeats, quick=quick, as_json=as_json)
+    elif what == "stream":
+        page = _bench_stream(repeats, quick=quick, as_json=as_json)
+    elif what == "models":
+        page = bench_models(repeats or 5, quick=quick, as_json=as_json)
+    elif what == "readers":
+        page = bench_readers(repeats or 5, quick=quick, as_json=as_json)
     else:
         page = _bench_convert(tasks, steps, cache, jobs=jobs or 1, quick=quick, as_json=as_json)
     if out is not None:
@@ -114,6 +128,17 @@ def _bench_emulator(workloads: str | None, repeats: int | None, *, quick: bool, 
     shown = [table(title, columns, rows) for title, columns, rows in emulator_tables(found)]
     emit(found.to_dict(), [*shown, *map(str, found.checks), *found.absent], as_json=as_json)
     return emulator_markdown(found)
+
+
+def _bench_stream(repeats: int | None, *, quick: bool, as_json: bool) -> str:
+    """Run the benchmark of online inference and print it; return its section of the page."""
+    from .stream import QUICK, StreamScope, run_stream_benchmark, stream_markdown, stream_tables
+
+    scope = QUICK if quick else StreamScope()
+    scope = scope if repeats is None else dataclasses.replace(scope, repeats=repeats)
+    found = run_stream_benchmark(scope, command=["stream", *(["--quick"] if quick else [])])
+    emit(found.to_dict(), [table(*one) for one in stream_tables(found)], as_json=as_json)
+    return stream_markdown(found)
 
 
 def _bench_convert(

@@ -17,7 +17,7 @@ import pytest
 from spikeport.convert import NetPredictor
 from spikeport.deploy import ProgramPredictor, compile_program
 from spikeport.deploy.streaming import parse_every
-from spikeport.models import load_arrays, read_events, send_events
+from spikeport.models import LifPredictor, RecurrentLif, load_arrays, read_events, send_events, symbols
 from spikeport.models.errors import InferenceError
 from spikeport.models.events import Events
 from spikeport.models.files import write_events
@@ -207,3 +207,20 @@ def test_every_is_a_time_or_a_number_of_events() -> None:
     for text in ("", "0", "0ms", "1.5", "ms", "-3", "1h", "10 ms"):
         with pytest.raises(InferenceError, match="--every"):
             parse_every(text)
+
+
+def test_a_recurrent_lif_classifier_is_evaluated_and_streamed_from_its_file(tmp_path: Path) -> None:
+    data = symbols(4)
+    height, width = data.recordings[0].sensor_size
+    module = RecurrentLif(2 * height * width, 10, len(data.classes))
+    LifPredictor(module, (2, height, width), data.classes).save(tmp_path / "lif.safetensors")
+    write_events(data.recordings[0], tmp_path / "symbol.npz")
+    done = spikeport("evaluate", "lif.safetensors", "--data", "symbols", "--limit", "8", "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["n_samples"] == 8
+    done = spikeport("stream", "lif.safetensors", "--input", "symbol.npz", "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["n_events"] == len(data.recordings[0])
+    done = spikeport("evaluate", "lif.safetensors", "--data", "symbols", "--step-us", "500", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "expected no --step-us, as a recurrent lif has a step of its own" in done.stderr
