@@ -42,6 +42,11 @@ class Silicon:
         self._states: dict[int, NDArray[np.int16]] | None = None
         self.t_us = 0
         self._n_synops = self._n_dropped = 0
+        # One event loads the compiled loops now: who waits for a first spike gives up within 0.1 s.
+        zero = np.zeros(1, np.int64)
+        Emulator(self._program).stream().inject(
+            {core.core: Fields(zero, zero, zero, zero) for core in program.cores}, zero
+        )
         self._begin()
 
     @property
