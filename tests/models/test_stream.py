@@ -263,7 +263,8 @@ class Counting:
         outputs = {"output": np.full((n_steps, 1, 1), self.n_since)}
         return Response(outputs, np.zeros((n_steps, 1), np.int64), np.zeros(1, np.int64))
 
-    def reset(self, *, time: bool = True, state: bool = True, pending: bool = True) -> None: ...
+    def reset(self, *, time: bool = True, state: bool = True, pending: bool = True) -> None:
+        self.n, self.n_since, self.sum = 0, 0, 0
 
     def state(self) -> Any: ...
 
