@@ -49,7 +49,7 @@ def perturbed(settings: SsmConfig, seed: int = 0) -> EventSSM:
     return module
 
 
-def reference(module: EventSSM, tokens: NDArray[np.int64], intervals_ms: NDArray[np.float64]) -> NDArray[np.float64]:
+def reference(module: EventSSM, tokens: NDArray[np.int64], intervals_ms: NDArray[Any]) -> NDArray[np.float64]:
     """Return the logits of one sequence, event by event in float64, from the model's description alone."""
     own = {name: value.detach().double().numpy() for name, value in module.state_dict().items()}
     c = module.config
@@ -70,13 +70,17 @@ def reference(module: EventSSM, tokens: NDArray[np.int64], intervals_ms: NDArray
 
 
 def layer_reference(w: dict[str, Any], c: SsmConfig, stride: int, rows: list[Any], times: list[float]) -> Any:
-    eigenvalue = (np.minimum(w["ssm.lambda_re"], -1e-4) if c.clip_eigs else w["ssm.lambda_re"]) + 1j * w["ssm.lambda_im"]
+    eigenvalue = (np.minimum(w["ssm.lambda_re"], -1e-4) if c.clip_eigs else w["ssm.lambda_re"]) + 1j * w[
+        "ssm.lambda_im"
+    ]
     tau = c.step_rescale * np.exp(w["ssm.log_step"])
     b, out_matrix = (w[f"ssm.{name}"][..., 0] + 1j * w[f"ssm.{name}"][..., 1] for name in "bc")
 
     def norm(x: Any) -> Any:
         if c.norm == "batch":
-            return (x - w["norm.running_mean"]) / np.sqrt(w["norm.running_var"] + 1e-5) * w["norm.weight"] + w["norm.bias"]
+            return (x - w["norm.running_mean"]) / np.sqrt(w["norm.running_var"] + 1e-5) * w["norm.weight"] + w[
+                "norm.bias"
+            ]
         return (x - x.mean()) / np.sqrt(x.var() + 1e-6) * w["norm.weight"] + w["norm.bias"]
 
     def pooled(group: list[Any], spans: list[float]) -> Any:
@@ -91,7 +95,9 @@ def layer_reference(w: dict[str, Any], c: SsmConfig, stride: int, rows: list[Any
     inputs = [norm(x) if c.prenorm else x for x in rows]
     for k, (u, d) in enumerate(zip(inputs, times, strict=True)):
         gain: Any = {"async": tau, "zoh": tau * d}.get(c.discretization)
-        h = np.exp(eigenvalue * tau * d) * h + (1.0 if gain is None else np.expm1(eigenvalue * gain) / eigenvalue) * (b @ u)
+        h = np.exp(eigenvalue * tau * d) * h + (1.0 if gain is None else np.expm1(eigenvalue * gain) / eigenvalue) * (
+            b @ u
+        )
         if k % stride == 0:
             kept.append(h)
     for group in range(len(rows) // stride):
@@ -232,12 +238,19 @@ def test_a_hippo_block_is_its_eigenvalues_and_vectors(size: int) -> None:
     values, vectors = legs_block(size)
     assert np.allclose(values.real, -0.5)
     assert np.allclose(vectors.conj().T @ vectors, np.eye(size))
-    legs = np.array([[-math.sqrt((2 * n + 1) * (2 * k + 1)) * (n > k) - (n + 1) * (n == k) for k in range(size)] for n in range(size)])
+    legs = np.array(
+        [
+            [-math.sqrt((2 * n + 1) * (2 * k + 1)) * (n > k) - (n + 1) * (n == k) for k in range(size)]
+            for n in range(size)
+        ]
+    )
     root = np.sqrt(np.arange(size) + 0.5)
     assert np.allclose(vectors @ np.diag(values) @ vectors.conj().T, legs + np.outer(root, root))
 
 
-@pytest.mark.parametrize("changes", [{}, {"head": "last"}, {"norm": "batch", "head": "pool", "prenorm": False}], ids=str)
+@pytest.mark.parametrize(
+    "changes", [{}, {"head": "last"}, {"norm": "batch", "head": "pool", "prenorm": False}], ids=str
+)
 def test_padding_changes_no_answer(changes: dict[str, Any]) -> None:
     rng = np.random.default_rng(2)
     module = perturbed(SsmConfig(**{**SMALL, **changes}))
@@ -266,7 +279,7 @@ def test_batch_statistics_leave_padding_out() -> None:
 
 
 def test_tokens_are_those_of_published_weights_or_of_the_raster() -> None:
-    events = Events([3, 2, 0], [2, 3, 0], [0, 0, 1], [5, 9, 30], (4, 5))
+    events = Events(np.array([3, 2, 0]), np.array([2, 3, 0]), np.array([0, 0, 1]), np.array([5, 9, 30]), (4, 5))
     product = SsmConfig(**{**SMALL, "tokens": "product"})
     assert tokens_of(events, product).tolist() == [6, 6, 20]  # x * y: different pixels share a row
     assert tokens_of(events, SsmConfig(**SMALL)).tolist() == [13, 17, 20]
@@ -279,16 +292,21 @@ def test_tokens_are_those_of_published_weights_or_of_the_raster() -> None:
 
 
 def test_an_unknown_config_or_field_is_named_with_the_nearest() -> None:
-    with pytest.raises(ModelNameError, match=r"event SSM config 'dvs/smal': expected one of dvs/small.*Try 'dvs/small'"):
+    with pytest.raises(
+        ModelNameError, match=r"event SSM config 'dvs/smal': expected one of dvs/small.*Try 'dvs/small'"
+    ):
         config("dvs/smal")
-    with pytest.raises(ModelNameError, match="field 'clases': .*Try 'classes'"):
+    with pytest.raises(ModelNameError, match=r"field 'clases': .*Try 'classes'"):
         config("dvs/small", clases=10)
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"classes": 0, "pooling": "max"}, "classes: .*found 0; pooling: expected one of last, avgpool, timepool, found"),
+        (
+            {"classes": 0, "pooling": "max"},
+            "classes: .*found 0; pooling: expected one of last, avgpool, timepool, found",
+        ),
         ({"d_ssm": 6}, "d_ssm: expected a multiple of the block size 4, found 6"),
         ({"block_size": 1, "conj_sym": True}, "block_size: expected an even one"),
         ({"dt_min": 1.0}, "expected 0 < dt_min <= dt_max"),
