@@ -84,14 +84,16 @@ class Emulator:
         Raises: RecordingError where there are no events, or their sensor is not the program's; SettingError
         for any other ``record``, or for less than one thread.
         """
+        return self._run(events, self.stream(record), _n_threads(workers))
+
+    def _run(self, events: Events, session: Session, workers: int) -> Recording:
         problems = [problem] if (problem := find_sensor_misfit(events, self.program.dvs)) else []
         if not len(events):
             problems.append("events: expected at least one, found no events. Try a longer window of the recording.")
         if problems:
             raise RecordingError(" ".join(problems))
         started = time.perf_counter()
-        session = self.stream(record)
-        spikes = session.feed(events, workers=_n_threads(workers))
+        spikes = session.feed(events, workers=workers)
         return session.recording(spikes, wall_s=time.perf_counter() - started)
 
     def stream(self, record: Literal["all"] | None = None) -> Session:
@@ -100,7 +102,10 @@ class Emulator:
         Law: whatever the pieces, their spikes and the states after them are those of ``run`` for all events.
         Raises: SettingError as ``run``.
         """
-        return Session(self.program, self._layouts, rate_hz=self.rate_hz, record=record)
+        return self._session(record)
+
+    def _session(self, record: Literal["all"] | None, *, in_threads: bool = False) -> Session:
+        return Session(self.program, self._layouts, rate_hz=self.rate_hz, record=record, in_threads=in_threads)
 
     def run_many(
         self, recordings: Sequence[Events], record: Literal["all"] | None = None, *, workers: int | None = None
@@ -110,8 +115,13 @@ class Emulator:
         Law: equal for any number of threads, but for the times.
         Raises: as ``run``; SettingError for less than one thread.
         """
-        with ThreadPoolExecutor(_n_threads(workers)) as pool:
-            return tuple(pool.map(lambda events: self.run(events, record), recordings))
+        n_threads = _n_threads(workers)
+
+        def run(events: Events) -> Recording:
+            return self._run(events, self._session(record, in_threads=n_threads > 1), 1)
+
+        with ThreadPoolExecutor(n_threads) as pool:
+            return tuple(pool.map(run, recordings))
 
 
 def _n_threads(workers: int | None) -> int:

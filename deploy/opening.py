@@ -37,9 +37,10 @@ class OpenOptions:
 def open_predictor(spec: str | Path, *, options: OpenOptions | None = None, device: Device | None = None) -> Predictor:
     """Return the predictor of a file or a name.
 
-    ``spec`` is a chip program, a spiking net or a recurrent LIF classifier (``.safetensors``), or a network as
-    ``convert`` takes it: a zoo name, ``file.py:function``, ``package.module:function`` or a ``.pt2`` file. A program
-    runs on ``device``, where one is given, else on the emulator.
+    ``spec`` is a chip program, a spiking net, a recurrent LIF classifier or an event state-space model
+    (``.safetensors``), or a network as ``convert`` takes it: a zoo name, ``file.py:function``,
+    ``package.module:function`` or a ``.pt2`` file. A program runs on ``device``, where one is given, else on the
+    emulator.
     Raises: errors of the loaders; InferenceError where an option does not belong to what was opened.
     """
     from spikeport.convert.predictor import NetPredictor
@@ -64,7 +65,7 @@ def open_predictor(spec: str | Path, *, options: OpenOptions | None = None, devi
     if kind in _MODELS:
         if chosen.step_us is not None:
             raise InferenceError(
-                f"{path.name}: expected no --step-us, as a {kind} has a step of its own, found {chosen.step_us}. "
+                f"{path.name}: expected no --step-us, as a {kind} has times of its own, found {chosen.step_us}. "
                 "Try without."
             )
         return _open_model(path, kind)

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from .core import RunningCore, join, merge, route
 from .layout import Int64s
 
-_PARTS, _FEWEST, _MOST = 8, 1 << 12, 1 << 15
+_PARTS, _FEWEST, _MOST = 4, 1 << 12, 1 << 15
 """Parts that a recording is cut into, and the input events that a part has at least and at most: each time that a core
 takes a part up costs about as much as 50 events of a gesture net (measured 2026-11-22)."""
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from .dvs import DvsModel, SaccadePath, saccade_recording, simulate_dvs
     from .encoders import DirectCurrent, Hold, LinearLatency, LogLatency, Poisson, Rate
     from .errors import ModelsError
+    from .event_ssm import EventSSM
     from .events import Events, concatenate
     from .files import iterate_events, read_events, write_chunks, write_events
     from .formats.source import ReadOptions
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from .sources import open_source
     from .sparse import SparseSteps, sparse_events, sparse_raster
     from .splits import split_by_class
+    from .ssm.predictor import SsmPredictor, load_ssm
     from .stream import Decision, StreamReport, StreamSettings, stream
     from .survey import Survey, survey_events
     from .symbols import symbols
@@ -64,6 +66,7 @@ __all__ = [
     "Energy",
     "Evaluation",
     "EventDataset",
+    "EventSSM",
     "Events",
     "ExponentialMean",
     "FirstSpike",
@@ -100,6 +103,7 @@ __all__ = [
     "SpikeCount",
     "SpikeRecorder",
     "Spikes",
+    "SsmPredictor",
     "StateRecorder",
     "StreamReport",
     "StreamSettings",
@@ -124,6 +128,7 @@ __all__ = [
     "load_lif",
     "load_network",
     "load_response",
+    "load_ssm",
     "load_state",
     "load_weights",
     "nmnist",

@@ -16,20 +16,25 @@ Table = tuple[str, tuple[str, ...], list[tuple[object, ...]]]
 
 _QUICK_EVENTS = 100_000
 _N_EVENTS = 2_000_000
+_QUICK_TOKENS, _N_TOKENS = 1 << 13, 1 << 18
 
 
 def bench_models(repeats: int, *, quick: bool, as_json: bool) -> str:
     """Measure the models that eat events next to their peers, print it, and return the section of the page."""
     from .lif import measure_lif
+    from .ssm import measure_ssm
 
-    found = measure_lif(1 if quick else repeats)
+    lif = measure_lif(1 if quick else repeats)
+    ssm = measure_ssm(_QUICK_TOKENS if quick else _N_TOKENS, 1 if quick else repeats)
     setting = _setting("models", quick, repeats, ("spikeport", "torch", "norse", "numpy", "numba"))
+    tables = [lif.table(), ssm.table(), ssm.latency_table()]
+    checks, absent = (*lif.checks, *ssm.checks), (*lif.absent, *ssm.absent)
     emit(
-        {"setting": setting, **dataclasses.asdict(found)},
-        [table(*found.table()), *map(str, found.checks), *found.absent],
+        {"setting": setting, "recurrent_lif": dataclasses.asdict(lif), "event_ssm": dataclasses.asdict(ssm)},
+        [*(table(*one) for one in tables), *map(str, checks), *absent],
         as_json=as_json,
     )
-    return _section("Models", setting, [found.table()], found.checks, found.absent)
+    return _section("Models", setting, tables, checks, absent)
 
 
 def bench_readers(repeats: int, *, quick: bool, as_json: bool) -> str:

@@ -223,4 +223,4 @@ def test_a_recurrent_lif_classifier_is_evaluated_and_streamed_from_its_file(tmp_
     assert json.loads(done.stdout)["n_events"] == len(data.recordings[0])
     done = spikeport("evaluate", "lif.safetensors", "--data", "symbols", "--step-us", "500", cwd=tmp_path)
     assert done.returncode == 2
-    assert "expected no --step-us, as a recurrent lif has a step of its own" in done.stderr
+    assert "expected no --step-us, as a recurrent lif has times of its own" in done.stderr
