@@ -1,0 +1,1 @@
+"""The live view: a program at work, in a browser."""
