@@ -14,6 +14,9 @@ PEERS := snntorch==0.9.4 norse==1.1.0 spikingjelly==2.0.0 loguru==0.7.3 tqdm==4.
 # Other readers of event files that tests compare with; where there is no wheel of one, these tests are skipped.
 READERS := expelliarmus==1.1.12 faery==0.7.1 aedat==2.3.0 event-stream==1.6.3 dv-processing==2.0.4
 
+# The live view's tests open chromium where there is one (`apt install chromium`; .ci/run does it as root), else they
+# are skipped.
+
 # matplotlib keeps its list of fonts here instead of in the home directory.
 export MPLCONFIGDIR := $(CURDIR)/$(VENV)/cache/matplotlib
 
@@ -21,7 +24,8 @@ export MPLCONFIGDIR := $(CURDIR)/$(VENV)/cache/matplotlib
 
 help:
 	@echo 'make demo   train a CNN on digits, convert it, place it on the chip, run it; a report lands in demo-out/'
-	@echo 'make test   format, lint, types, import order and the fast tests (CI adds: pytest -m slow)'
+	@echo 'make test   format, lint, types, import order and the fast tests (CI adds: pytest -m slow);'
+	@echo '            the live view is tested in chromium where that is installed: apt install chromium'
 	@echo 'make clean  remove .venv, caches and demo-out/'
 
 demo: $(VENV)/ready-demo

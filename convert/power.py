@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,9 @@ from .errors import InputError
 from .profiles import Coefficient, Group, Kind, PowerProfile, Term, load_profile
 from .published import PLATFORMS, PROFILES, WARNING, Operation
 from .synops import SynopReport
+
+Band = tuple[float, float, float]
+"""Low, middle and high value."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,21 +113,19 @@ def estimate_power(
         raise InputError(
             "power: expected synops over a time window, found a window of 0 s. Try a recording of some length."
         )
-    rates = event_rates(report, slow_clock_hz=slow_clock_hz)
-    draws = [(term, _draw(term, rates, chip.name)) for term in chip.terms]
-    rests = [(rail.rest.low, rail.rest.mid, rail.rest.high) for rail in chip.rails]
+    draws = _draws(event_rates(report, slow_clock_hz=slow_clock_hz), chip)
     dynamic = _sum(draw for _, draw in draws)
-    total = _sum([*rests, dynamic])
-    rails = []
-    for rail, rest in zip(chip.rails, rests, strict=True):
-        parts = (
-            (low * share.share.low, mid * share.share.mid, high * share.share.high)
-            for term, (low, mid, high) in draws
-            for share in term.shares
-            if share.rail == rail.name
-        )
-        rails.append(RailPower(rail.name, rail.group, *_sum([rest, *parts])))
-    return PowerEstimate(chip.name, *total, *dynamic, rails=tuple(rails), coefficients=_coefficients(chip))
+    total = _sum([*((rail.rest.low, rail.rest.mid, rail.rest.high) for rail in chip.rails), dynamic])
+    return PowerEstimate(chip.name, *total, *dynamic, rails=_rails(chip, draws), coefficients=_coefficients(chip))
+
+
+def rail_power(rates: Mapping[Kind, float | None], profile: PowerProfile) -> tuple[RailPower, ...]:
+    """Return what each rail draws while events come at these rates, the rails of ``estimate_power``.
+
+    Units: events per second of each kind; None, or left out: not counted.
+    Raises: InputError for a profile that charges for a kind of event that is not counted.
+    """
+    return _rails(profile, _draws(rates, profile))
 
 
 def compare_platforms(report: SynopReport) -> tuple[PlatformEnergy, ...]:
@@ -144,8 +145,26 @@ def compare_platforms(report: SynopReport) -> tuple[PlatformEnergy, ...]:
     return tuple(rows)
 
 
-def _draw(term: Term, rates: dict[Kind, float | None], profile: str) -> tuple[float, float, float]:
-    rate, energy = rates[term.kind], term.energy
+def _draws(rates: Mapping[Kind, float | None], profile: PowerProfile) -> list[tuple[Term, Band]]:
+    return [(term, _draw(term, rates.get(term.kind), profile.name)) for term in profile.terms]
+
+
+def _rails(profile: PowerProfile, draws: Sequence[tuple[Term, Band]]) -> tuple[RailPower, ...]:
+    rails = []
+    for rail in profile.rails:
+        parts = (
+            (low * share.share.low, mid * share.share.mid, high * share.share.high)
+            for term, (low, mid, high) in draws
+            for share in term.shares
+            if share.rail == rail.name
+        )
+        rest = rail.rest.low, rail.rest.mid, rail.rest.high
+        rails.append(RailPower(rail.name, rail.group, *_sum([rest, *parts])))
+    return tuple(rails)
+
+
+def _draw(term: Term, rate: float | None, profile: str) -> Band:
+    energy = term.energy
     if rate is None:
         if energy.high > 0:
             raise InputError(
@@ -156,7 +175,7 @@ def _draw(term: Term, rates: dict[Kind, float | None], profile: str) -> tuple[fl
     return rate * energy.low, rate * energy.mid, rate * energy.high
 
 
-def _sum(bands: Iterable[tuple[float, float, float]]) -> tuple[float, float, float]:
+def _sum(bands: Iterable[Band]) -> Band:
     low, mid, high = (math.fsum(column) for column in zip(*bands, strict=True))
     return low, mid, high
 

@@ -53,6 +53,8 @@ if TYPE_CHECKING:
     )
     from .variant import run_variant
     from .verify import Divergence, Verification, verify
+    from .view.settings import ServeSettings, ViewSettings
+    from .view.viewer import Viewer
     from .wiring import draw_svg
 
 __all__ = [
@@ -85,7 +87,10 @@ __all__ = [
     "Recording",
     "Report",
     "SelfCheck",
+    "ServeSettings",
     "Verification",
+    "ViewSettings",
+    "Viewer",
     "Violation",
     "add_golden",
     "apply_dvs",

@@ -34,6 +34,7 @@ from .inference import evaluate_command, predict_command
 from .planning import plan_command
 from .scripting import PASS_ON, run_script_command
 from .streaming import stream_command
+from .viewing import view_command
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -66,6 +67,7 @@ app.command("run")(run_command)
 app.command("evaluate")(evaluate_command)
 app.command("predict")(predict_command)
 app.command("stream")(stream_command)
+app.command("view")(view_command)
 app.command("verify")(verify_command)
 app.command("diff")(diff_command)
 app.command("devices")(devices_command)

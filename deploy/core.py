@@ -22,12 +22,14 @@ _SPIKES = 1 << 17
 class RunningCore:
     """One core and what changes in it: states, spike counts, and ``progress`` in the places that ``layout`` names.
 
+    ``n_spikes`` were sent so far.
     Law: events in pieces of any size give the spikes and states of all of them at once.
     """
 
     def __init__(self, program: CoreProgram, layout: Layout) -> None:
         self.program, self._layout = program, layout
         self.progress = np.zeros(5, np.int64)
+        self.n_spikes = 0
         self._state = aligned(program.initial_state.transpose(1, 2, 0), LANES)
         self._counts = np.zeros(layout.n_neurons, np.int64)
         self._masks = masks_of(layout)
@@ -51,6 +53,7 @@ class RunningCore:
                 self._room = np.empty(max(_SPIKES, smallest + 2 * n_spikes), np.int64)
             n = integrate(layout, arriving, self._room, neurons, ticks, progress)
             n_spikes += n
+            self.n_spikes += n
             yield self._room[:n] if progress[NEXT] == arriving.size else self._room[:n].copy()
         if ticks.size:
             leak(self.state, layout.bias, layout.threshold_low, int(ticks[-1] - progress[TICKS]))
@@ -73,6 +76,11 @@ class RunningCore:
             frozen(array.reshape(height, width, features).transpose(2, 0, 1)) for array in (self.state, self._counts)
         )
         return states, counts
+
+    def spike_map(self) -> Int64s:
+        """Return how often each place of the map spiked so far, its features added up, ``[H, W]``."""
+        features, height, width = self.program.out_shape
+        return np.asarray(self._counts.reshape(height, width, features).sum(axis=2), np.int64)
 
     def copy(self) -> RunningCore:
         """Return a core in the same state that goes its own way."""

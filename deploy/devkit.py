@@ -5,15 +5,17 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar
 
 from spikeport.models.events import Events
 
 from .chips import Chip, chip
+from .dvs import SENSOR
 from .emulator import Emulator
-from .errors import DeviceError
+from .errors import DeviceError, SettingError
+from .live import Live
 from .patience import Reader, within
 from .play import Pace, Player, Streams
 from .preflight import chip_of, find_samna
@@ -103,7 +105,7 @@ class Board:
         self._chip: Chip = chip(found.name.partition(":")[0])
         self._driver: Any = getattr(samna, self._chip.driver)
         self._program: Program | None = None
-        self._monitored: frozenset[int] | None = None
+        self._applied: tuple[frozenset[int], bool] | None = None
         self._rate_hz: float | None = None
         self.played_us = 0, 0
         self._graphs: list[Any] = []
@@ -125,7 +127,7 @@ class Board:
         self._check_open()
         rate_hz = Emulator(program, slow_clock_hz=slow_clock_hz).rate_hz
         if program is not self._program:
-            self._program, self._monitored = None, None
+            self._program, self._applied = None, None
             self._apply(program, _monitored(program))
         self._program, self._rate_hz = program, rate_hz
 
@@ -146,8 +148,43 @@ class Board:
         try:
             return self._player.play(program, tune)
         except DeviceError:
-            self._monitored = None  # what the chip still holds of this run goes with the next configuration
+            self._applied = None  # what the chip still holds of this run goes with the next configuration
             raise
+
+    def live(
+        self,
+        program: Program,
+        *,
+        monitor: Iterable[int] = (),
+        slow_clock_hz: float | None = None,
+        camera: bool = False,
+    ) -> Live:
+        """Return the feed of a program that takes its events stretch by stretch, to be used in a ``with``.
+
+        Monitored are the cores that the program monitors, its output cores, and those of the ids in ``monitor``. With
+        ``camera`` the sensor on the chip feeds the cores. ``slow_clock_hz`` as for ``load``. One feed at a time; no
+        ``run`` while it is open.
+        Raises: as ``load``; SettingError for a core that the program does not have, or a program whose input is not
+        that of the sensor; DeviceError for a virtual camera that has nothing to look at.
+        """
+        self._check_open()
+        watched = _monitored(program) | frozenset(monitor)
+        _check_cores(watched, program)
+        if camera:
+            self._check_camera(program)
+        rate_hz = Emulator(program, slow_clock_hz=slow_clock_hz).rate_hz
+        if program is not self._program:
+            self._program, self._applied = None, None
+        self._apply(program, watched)
+        self._program, self._rate_hz = program, rate_hz
+        if self._player is None:
+            raise DeviceError(f"device '{self.name}' is not connected. Try open_device('{self.name}') again.")
+        heard = with_monitors(program, watched)
+
+        def switch(is_on: bool) -> None:
+            self._apply(program, watched, sensor=is_on)
+
+        return Live(self._player, heard, rate_hz=rate_hz, switch=switch if camera else None)
 
     def measure_power(self, rate_hz: float = 50.0) -> PowerMeter:
         """Return the running power monitor, to be used in a ``with``.
@@ -172,7 +209,7 @@ class Board:
         Raises: DeviceError where it does not answer: then only the button helps.
         """
         self._check_open()
-        self._program, self._monitored = None, None
+        self._program, self._applied = None, None
         self._within("soft reset", lambda: self._board.reset_board_soft(True))
 
     def close(self) -> None:
@@ -198,11 +235,15 @@ class Board:
     ) -> None:
         self.close()
 
-    def _apply(self, program: Program, monitored: frozenset[int]) -> None:
-        """Load the chip with a program whose cores of these ids are monitored, where it is not loaded so already."""
-        if self._monitored == monitored:
+    def _apply(self, program: Program, monitored: frozenset[int], *, sensor: bool = False) -> None:
+        """Load the chip with a program whose cores of these ids are monitored, where it is not loaded so already.
+
+        ``sensor`` also lets the camera feed the cores, and its events be seen.
+        """
+        if self._applied == (monitored, sensor):
             return
-        configuration = configure_for(self._chip, with_monitors(program, monitored), self._driver)
+        watched = with_monitors(program, monitored)
+        configuration = configure_for(self._chip, watched, self._driver, sensor=sensor, monitor_sensor=sensor)
         fits, message = self._within("validating", lambda: self._driver.validate_configuration(configuration))
         if not fits:
             told = " ".join(str(message).split()).rstrip(".") or "no reason"
@@ -210,17 +251,31 @@ class Board:
                 f"device '{self.name}': expected the configuration of the program to be accepted, found it refused: "
                 f"{told}. Try `spikeport verify` on the emulator, and the board's reset button."
             )
-        self._monitored = None
+        self._applied = None
         model = self._within("the chip", lambda: self._board.get_model())
         try:
             self._within("configuring", lambda: model.apply_configuration(configuration))
         except DeviceError:
             self._within("soft reset", lambda: self._board.reset_board_soft(True))
             self._within("configuring after a soft reset", lambda: model.apply_configuration(configuration))
-        time.sleep(self.pace.settle_s)
+        if not sensor:  # whose events are wanted from the first one on
+            time.sleep(self.pace.settle_s)
         if self._player is None:
             self._player = self._connect(model)
-        self._monitored = monitored
+        self._applied = monitored, sensor
+
+    def _check_camera(self, program: Program) -> None:
+        """Refuse a program that is not of the sensor, and a virtual camera without a recording."""
+        size = program.dvs.input_shape[1:]
+        if size != SENSOR:
+            raise SettingError(
+                f"camera: expected a program whose input is the sensor's {SENSOR[0]}x{SENSOR[1]}, found "
+                f"{size[0]}x{size[1]}. Try compiling it again with an input stage, such as --dvs "
+                '"pool=2,crop=15:49:15:49".'
+            )
+        rack = getattr(self._samna, "virtual", None)  # which a real driver does not have
+        if rack is not None:
+            rack.scene.check(self.name)
 
     def _connect(self, model: Any) -> Player:
         """Start the streams to and from the chip."""
@@ -244,6 +299,15 @@ class Board:
     def _check_open(self) -> None:
         if self._board is None:
             raise DeviceError(f"device '{self.name}' is closed. Try open_device('{self.name}') again.")
+
+
+def _check_cores(cores: Iterable[int], program: Program) -> None:
+    known = {core.core for core in program.cores}
+    unknown = sorted(set(cores) - known)
+    if unknown:
+        raise SettingError(
+            f"monitor: expected cores of the program, {sorted(known)}, found {unknown}. Try one of them."
+        )
 
 
 def _monitored(program: Program) -> frozenset[int]:

@@ -8,6 +8,7 @@
     ├── InvalidProgramError  (ValueError)  a program that breaks the integer specification or the chip's ranges
     ├── ProgramFileError     (ValueError)  a file that is no program, or a damaged one
     ├── BehaviorFileError    (ValueError)  a file that is no behavior of a chip
+    ├── SessionFileError     (ValueError)  a file that is no recorded session of the live view, or a damaged one
     ├── RecordingError       (ValueError)  events that a program cannot be fed with
     ├── ReportError          (ValueError)  parts of a report that do not belong together
     ├── SettingError         (ValueError)  an option of a run outside its range
@@ -56,6 +57,12 @@ class ProgramFileError(DeployError, ValueError):
 
 class BehaviorFileError(DeployError, ValueError):
     """A file that is not a behavior file of a known version, or names variants that do not exist."""
+
+    exit_code = 6
+
+
+class SessionFileError(DeployError, ValueError):
+    """A file that is not a recorded session of the live view of a known version, or that is damaged."""
 
     exit_code = 6
 

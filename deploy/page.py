@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import json
 import math
@@ -90,10 +91,17 @@ def render_html(report: Report) -> str:
         color=plots.layer_color,
         on_color=plots.ON,
         off_color=plots.OFF,
+        live=_live_picture(),
         version=version("spikeport"),
         json=_embedded(numbers),
         **_pictures(report),
     )
+
+
+def _live_picture() -> str:
+    """Return a picture of the live view, as a URI."""
+    picture = files(__package__).joinpath("view", "screenshot.png").read_bytes()
+    return f"data:image/png;base64,{base64.b64encode(picture).decode()}"
 
 
 @dataclasses.dataclass(frozen=True)

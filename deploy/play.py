@@ -48,8 +48,10 @@ class Pace:
 
     Units: seconds. ``settle_s`` after a configuration; ``lead_s`` from the start of the stop-watch to the first event;
     ``ahead_s`` how much earlier than due events are written; ``quiet_s`` without a spike before a run counts as over;
-    ``timeout_s`` for any answer.
-    Source: sinabs waits 1 s and 0.1 s for ``settle_s`` and ``quiet_s``; samna's documentation asks for a lead of 1 s.
+    ``timeout_s`` for any answer. Of a live feed: ``near_s`` from the board's clock to the first event of a stretch,
+    ``late_s`` behind the end of a stretch for spikes that are still missing.
+    Source: sinabs waits 1 s and 0.1 s for ``settle_s`` and ``quiet_s``; samna's documentation asks for a lead of 1 s;
+    ``near_s`` and ``late_s`` are assumed.
     """
 
     settle_s: float = 1.0
@@ -57,6 +59,8 @@ class Pace:
     ahead_s: float = 1.0
     quiet_s: float = 0.1
     timeout_s: float = 10.0
+    near_s: float = 0.002
+    late_s: float = 0.25
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,10 +87,10 @@ class Tune:
 
 
 class Player:
-    """What feeds an open board and reads it."""
+    """What feeds an open board called ``name`` and reads it, by its ``driver`` and its ``streams``."""
 
     def __init__(self, name: str, driver: Any, pace: Pace, streams: Streams) -> None:
-        self._name, self._driver, self._pace, self._streams = name, driver, pace, streams
+        self.name, self.driver, self.pace, self.streams = name, driver, pace, streams
         self._n_late = 0
         self._initial: tuple[Sequence[CoreProgram], list[Any]] = (), []
 
@@ -104,22 +108,21 @@ class Player:
             problems.append("events: expected at least one, found no events. Try a longer window of the recording.")
         if problems:
             raise RecordingError(" ".join(problems))
-        ticks = rate_hz is not None and any(core.bias is not None for core in program.cores)
-        period_us = max(1, round(1e6 / rate_hz)) if ticks and rate_hz is not None else None
+        period_us = tick_period_us(program, rate_hz)
         played = events
         if record == "all":
             tempo = spread(events, period_us)
             played, period_us = tempo.events, tempo.period_us
         # Ticks are counted by the board from the start of its stop-watch, so a lead would add some. Without them only
         # the times between events matter.
-        start_us = 0 if period_us is not None else int(played.t_us[0]) - round(self._pace.lead_s * 1e6)
+        start_us = 0 if period_us is not None else int(played.t_us[0]) - round(self.pace.lead_s * 1e6)
         stamps_us = played.t_us.astype(np.int64) - start_us
         if stamps_us[-1] > MAX_STAMP_US:
             raise RecordingError(
                 f"events: expected at most {MAX_STAMP_US / 6e7:.0f} minutes, which a board's time stamps can count, "
                 f"found {stamps_us[-1] / 6e7:.0f}. Try a window of the recording."
             )
-        return Tune(events, stamps_us, None if period_us is None else _whole_hz(period_us), record)
+        return Tune(events, stamps_us, None if period_us is None else whole_hz(period_us), record)
 
     def play(self, program: Program, tune: Tune) -> Recording:
         """Return what the loaded board does with a recording, from the program's initial states.
@@ -127,23 +130,23 @@ class Player:
         Raises: DeviceError.
         """
         started = time.perf_counter()
-        self._call("the slow clock", lambda: self._streams.clock.set_slow_clk(False))
-        self._reset_states(program.cores)
+        self.call("the slow clock", lambda: self.streams.clock.set_slow_clk(False))
+        self.reset_states(program.cores)
         recorded = program.cores if tune.record else [core for core in program.cores if core.monitor]
         heard = {core.core for core in (*recorded, *(program.core(core) for core in program.outputs))}
         try:
             raw = self._stream(program, tune, heard)
         finally:
             with contextlib.suppress(DeviceError):  # the first error is the one to tell
-                self._call("the slow clock", lambda: self._streams.clock.set_slow_clk(False))
-                self._call("stopping the stop-watch", self._streams.watch.stop)
+                self.call("the slow clock", lambda: self.streams.clock.set_slow_clk(False))
+                self.call("stopping the stop-watch", self.streams.watch.stop)
         asked = [core for core in program.cores if tune.record or core.core in program.outputs]
         readable = [core for core in asked if tune.rate_hz is None or core.bias is None]
         self._n_late = 0
-        answers = self._read(readable)
+        answers = self.read(readable)
         if self._n_late:
             raise DeviceError(
-                f"device '{self._name}': expected no spike after {self._pace.quiet_s:g} s without one, found "
+                f"device '{self.name}': expected no spike after {self.pace.quiet_s:g} s without one, found "
                 f"{self._n_late}. Try again with nothing else at work on this machine."
             )
         states = {core.core: fill_states(core, answers[core.core]) for core in readable}
@@ -162,30 +165,30 @@ class Player:
 
     def close(self) -> None:
         """End the reader and stop the slow clock."""
-        self._streams.reader.close(self._pace.timeout_s)
-        self._call("the slow clock", lambda: self._streams.clock.set_slow_clk(False))
+        self.streams.reader.close(self.pace.timeout_s)
+        self.call("the slow clock", lambda: self.streams.clock.set_slow_clk(False))
 
     def _stream(self, program: Program, tune: Tune, heard: set[int]) -> NDArray[Any]:
         """Return the spikes of the cores in ``heard`` while the recording is played."""
-        reader, watch, clock = self._streams.reader, self._streams.watch, self._streams.clock
+        reader, watch, clock = self.streams.reader, self.streams.watch, self.streams.clock
         parts: list[NDArray[Any]] = []
         reader.forget()
-        self._call("the stop-watch", watch.reset)
-        self._call("the stop-watch", watch.start)
+        self.call("the stop-watch", watch.reset)
+        self.call("the stop-watch", watch.start)
         began = time.monotonic()
         if tune.rate_hz is not None:
-            self._call("the rate of the slow clock", lambda: clock.set_slow_clk_rate(tune.rate_hz))
-            self._call("the slow clock", lambda: clock.set_slow_clk(True))
+            self.call("the rate of the slow clock", lambda: clock.set_slow_clk_rate(tune.rate_hz))
+            self.call("the slow clock", lambda: clock.set_slow_clk(True))
         n_done, n = 0, len(tune.events)
         while n_done < n:
-            due_us = (time.monotonic() - began + self._pace.ahead_s) * 1e6
+            due_us = (time.monotonic() - began + self.pace.ahead_s) * 1e6
             stop = min(int(np.searchsorted(tune.stamps_us, due_us, side="right")), n_done + _BATCH)
             if stop > n_done:
                 part, stamps = tune.events.part(n_done, stop), tune.stamps_us[n_done:stop]
-                self._write(encode_events(program, part, stamps, self._driver), "writing events")
+                self.write(encode_events(program, part, stamps, self.driver), "writing events")
                 n_done = stop
             else:
-                time.sleep(min(self._pace.ahead_s / 4, 0.05))
+                time.sleep(min(self.pace.ahead_s / 4, 0.05))
             parts.append(decode_spikes(self._take(), heard))
         time.sleep(max(0.0, began + float(tune.stamps_us[-1]) * 1e-6 - time.monotonic()))
         parts.append(decode_spikes(self._wait_for_quiet(program.cores[0]), heard))
@@ -193,95 +196,104 @@ class Player:
 
     def _wait_for_quiet(self, core: CoreProgram) -> list[Any]:
         """Return what comes until the board has answered a question asked behind all events, and then is silent."""
-        reader, n_neurons = self._streams.reader, int(np.prod(core.out_shape))
-        self._write(encode_reads(core, self._driver, step=n_neurons), "asking for a state")
-        deadline = time.monotonic() + self._pace.timeout_s
+        reader, n_neurons = self.streams.reader, int(np.prod(core.out_shape))
+        self.write(encode_reads(core, self.driver, step=n_neurons), "asking for a state")
+        deadline = time.monotonic() + self.pace.timeout_s
         taken: list[Any] = []
         has_answered = False
         while not has_answered:
             if time.monotonic() > deadline:
-                raise self._silent("the state of a neuron behind the last event", "none")
+                raise self.silent("the state of a neuron behind the last event", "none")
             new = self._take()
             taken += new
             has_answered = any(hasattr(one, "neuron_state") for one in new)
             if new:
-                deadline = time.monotonic() + self._pace.timeout_s
+                deadline = time.monotonic() + self.pace.timeout_s
             else:
                 time.sleep(0.001)
-        deadline = time.monotonic() + _N_TIMEOUTS * self._pace.timeout_s
-        while time.monotonic() - reader.last_s < self._pace.quiet_s:
+        deadline = time.monotonic() + _N_TIMEOUTS * self.pace.timeout_s
+        while time.monotonic() - reader.last_s < self.pace.quiet_s:
             if time.monotonic() > deadline:
-                raise self._silent("an end of the spikes behind the last event", "more and more")
+                raise self.silent("an end of the spikes behind the last event", "more and more")
             taken += self._take()
-            time.sleep(self._pace.quiet_s / 10)
+            time.sleep(self.pace.quiet_s / 10)
         return taken + self._take()
 
-    def _reset_states(self, cores: Sequence[CoreProgram]) -> None:
-        """Write the initial state of every neuron, and read some back: twice, before that is an error."""
+    def reset_states(self, cores: Sequence[CoreProgram]) -> None:
+        """Write the initial state of every neuron, and read some back: twice, before that is an error.
+
+        Raises: DeviceError.
+        """
         if self._initial[0] is not cores:  # kept, because making so many events takes as long as sending them
-            self._initial = cores, [event for core in cores for event in encode_states(core, self._driver)]
+            self._initial = cores, [event for core in cores for event in encode_states(core, self.driver)]
         for _ in range(2):
-            self._write(self._initial[1], "writing states")
+            self.write(self._initial[1], "writing states")
             wrong = self._count_wrong(cores)
             if not wrong:
                 return
         n_wrong = ", ".join(f"{n} of core {core}" for core, n in wrong.items())
-        raise self._silent("initial states as they were written", f"others: {n_wrong}")
+        raise self.silent("initial states as they were written", f"others: {n_wrong}")
 
     def _count_wrong(self, cores: Sequence[CoreProgram]) -> dict[int, int]:
-        self._streams.reader.forget()
-        answers = self._read(cores, n_max=_N_CHECKED)
+        self.streams.reader.forget()
+        answers = self.read(cores, n_max=_N_CHECKED)
         wrong = {}
         for core in cores:
             step = _step(core, _N_CHECKED)
-            asked = [int(event.address) for event in encode_reads(core, self._driver, step)]
+            asked = [int(event.address) for event in encode_reads(core, self.driver, step)]
             written = core.initial_state.ravel()[::step].tolist()
             n = sum(answers[core.core].get(at) != state for at, state in zip(asked, written, strict=True))
             if n:
                 wrong[core.core] = n
         return wrong
 
-    def _read(self, cores: Sequence[CoreProgram], *, n_max: int | None = None) -> dict[int, dict[int, int]]:
-        """Return the states of the cores by address; with ``n_max`` of no more than so many neurons of each."""
+    def read(self, cores: Sequence[CoreProgram], *, n_max: int | None = None) -> dict[int, dict[int, int]]:
+        """Return the states of the cores by address; with ``n_max`` of no more than so many neurons of each.
+
+        Raises: DeviceError.
+        """
         states: dict[int, dict[int, int]] = {core.core: {} for core in cores}
         for core in cores:
             step, held = _step(core, n_max), states[core.core]
             n_asked = -(-int(np.prod(core.out_shape)) // step)
-            self._write(encode_reads(core, self._driver, step), "asking for states")
-            deadline = time.monotonic() + self._pace.timeout_s
+            self.write(encode_reads(core, self.driver, step), "asking for states")
+            deadline = time.monotonic() + self.pace.timeout_s
             while len(held) < n_asked:
                 new = self._take()
                 held.update(decode_states(new, core))
                 self._n_late += len(decode_spikes(new, [one.core for one in cores]))
                 if new:
-                    deadline = time.monotonic() + self._pace.timeout_s
+                    deadline = time.monotonic() + self.pace.timeout_s
                 elif time.monotonic() > deadline:
-                    raise self._silent(f"the states of {n_asked} neurons of core {core.core}", str(len(held)))
+                    raise self.silent(f"the states of {n_asked} neurons of core {core.core}", str(len(held)))
                 else:
                     time.sleep(0.001)
         return states
 
     def _take(self) -> list[Any]:
         """Return what the reader has, where it has all that came."""
-        reader = self._streams.reader
+        reader = self.streams.reader
         events = reader.take()
         if reader.n_dropped:
             raise DeviceError(
-                f"device '{self._name}': expected to take every event, found {reader.n_dropped} of {reader.n_received} "
+                f"device '{self.name}': expected to take every event, found {reader.n_dropped} of {reader.n_received} "
                 "that came while the buffer was full. Try fewer monitored cores, or a part of the recording."
             )
         return events
 
-    def _write(self, events: Iterable[Any], what: str) -> None:
+    def write(self, events: Iterable[Any], what: str) -> None:
+        """Send events to the board, batch by batch; ``what`` says in an error what that was for."""
         waiting = iter(events)
         while batch := list(itertools.islice(waiting, _BATCH)):
-            self._call(what, lambda batch=batch: self._streams.source.write(batch))  # type: ignore[misc]
+            self.call(what, lambda batch=batch: self.streams.source.write(batch))  # type: ignore[misc]
 
-    def _call(self, what: str, call: Callable[[], T]) -> T:
-        return within(self._pace.timeout_s, f"device '{self._name}': {what}", call)
+    def call(self, what: str, call: Callable[[], T]) -> T:
+        """Return what a call of the driver returns; ``what`` names it in an error. Raises: DeviceError."""
+        return within(self.pace.timeout_s, f"device '{self.name}': {what}", call)
 
-    def _silent(self, expected: str, found: str) -> DeviceError:
-        text = f"device '{self._name}': expected {expected} within {self._pace.timeout_s:g} s, found {found}."
+    def silent(self, expected: str, found: str) -> DeviceError:
+        """Return the error of a board that did not answer as ``expected`` within the time-out."""
+        text = f"device '{self.name}': expected {expected} within {self.pace.timeout_s:g} s, found {found}."
         return DeviceError(f"{text} Try the board's reset button, or plugging it in again.")
 
 
@@ -289,7 +301,14 @@ def _step(core: CoreProgram, n_max: int | None) -> int:
     return 1 if n_max is None else max(1, int(np.prod(core.out_shape)) // n_max)
 
 
-def _whole_hz(period_us: int) -> int:
+def tick_period_us(program: Program, rate_hz: float | None) -> int | None:
+    """Return the time from one tick of the slow clock to the next; None where no tick does anything."""
+    if rate_hz is None or all(core.bias is None for core in program.cores):
+        return None
+    return max(1, round(1e6 / rate_hz))
+
+
+def whole_hz(period_us: int) -> int:
     """Return the rate of a period; the slow clock of a board takes whole numbers.
 
     Raises: SettingError where there is none.

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from spikeport.convert.geometry import Shape3, pooled
 from spikeport.convert.kernels import dense_kernel
@@ -141,6 +141,24 @@ def classify(recording: Recording, program: Program) -> int:
     if len(best) == 1 or not set(program.outputs) <= recording.states.keys():
         return int(best[0])
     return int(best[np.argmax(output_states(recording, program)[best])])
+
+
+def majority_class(counts: ArrayLike, *, threshold: int = 1, low: int = 0, high: int = 32_000) -> int | None:
+    """Return the class with the most spikes of an interval, the lowest one of several; None where nothing is decided.
+
+    That takes ``low`` to ``high`` spikes in all, both included, and at least ``threshold`` (and one) of the winner.
+    Source: the majority readout of samna 0.48, which stores the threshold of the visualizer and does not use it.
+    """
+    numbers = np.asarray(counts, np.int64)
+    if not low <= int(numbers.sum()) <= high:
+        return None
+    return int(numbers.argmax()) if int(numbers.max(initial=0)) >= max(threshold, 1) else None
+
+
+def count_labels(labels: ArrayLike, n_classes: int) -> NDArray[np.int64]:
+    """Return how often each class from 0 to below ``n_classes`` is among ``labels``; other labels are left out."""
+    found = np.asarray(labels, np.int64)
+    return np.bincount(found[(found >= 0) & (found < n_classes)], minlength=n_classes)
 
 
 def output_states(recording: Recording, program: Program) -> NDArray[np.float64]:

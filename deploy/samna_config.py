@@ -41,9 +41,17 @@ def configure(program: Program, driver: Any, *, sensor: bool = False, monitor_in
 
 
 def configure_for(
-    table: Chip, program: Program, driver: Any, *, sensor: bool = False, monitor_input: bool = False
+    table: Chip,
+    program: Program,
+    driver: Any,
+    *,
+    sensor: bool = False,
+    monitor_input: bool = False,
+    monitor_sensor: bool = False,
 ) -> Any:
     """Return what ``configure`` does, for the chip of ``table`` in place of the one that the program names.
+
+    ``monitor_sensor`` also sends out the events of the sensor as they are, in front of the input stage.
 
     Raises: InvalidProgramError where that chip cannot hold the program.
     """
@@ -58,6 +66,7 @@ def configure_for(
     if sensor or monitor_input or not feeds_cores(program.dvs):
         _write_input(configuration.dvs_layer, program)
     configuration.dvs_layer.monitor_enable = monitor_input
+    configuration.dvs_layer.raw_monitor_enable = monitor_sensor
     # Last: setting a monitor of the input stage turns the camera on by itself.
     configuration.dvs_layer.pass_sensor_events = sensor
     return configuration

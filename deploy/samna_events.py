@@ -27,6 +27,10 @@ RAW_SPIKE = np.dtype(
 """A spike as a board reports it: its time stamp counts from the start of the board's stop-watch."""
 
 
+RAW_EVENT = np.dtype([("stamp_us", np.int64), *[(name, np.int16) for name in ("p", "y", "x")]])
+"""An event of the sensor as a board reports it."""
+
+
 def encode_events(program: Program, events: Events, stamps_us: Int64s, driver: Any) -> Iterator[Any]:
     """Yield what a recording is for the driver, each event at its time stamp.
 
@@ -98,6 +102,25 @@ def decode_spikes(answers: Iterable[Any], cores: Iterable[int]) -> NDArray[Any]:
         if hasattr(one, "feature") and int(one.layer) in wanted
     ]
     return np.array(rows, RAW_SPIKE)
+
+
+def decode_stretch(answers: Iterable[Any], cores: Iterable[int]) -> tuple[NDArray[Any], NDArray[Any], int]:
+    """Return the spikes of the given cores, the events of the sensor, and the number of states, in order of arrival.
+
+    Shapes: structured arrays of ``RAW_SPIKE`` and ``RAW_EVENT``.
+    """
+    wanted = set(cores)
+    spikes, seen, n_states = [], [], 0
+    for one in answers:
+        layer = getattr(one, "layer", None)
+        if layer is None:
+            if hasattr(one, "p"):
+                seen.append((int(one.timestamp), int(one.p), int(one.y), int(one.x)))
+        elif (feature := getattr(one, "feature", None)) is None:
+            n_states += hasattr(one, "neuron_state")
+        elif int(layer) in wanted:
+            spikes.append((int(layer), int(one.timestamp), int(feature), int(one.y), int(one.x)))
+    return np.array(spikes, RAW_SPIKE), np.array(seen, RAW_EVENT), n_states
 
 
 def attribute(raw: NDArray[Any], events: Events, stamps_us: Int64s) -> NDArray[Any]:

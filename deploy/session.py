@@ -125,6 +125,30 @@ class Session:
         entering = dict.fromkeys(self._program.entry, enter(piece, self._program.dvs))
         return entering, find_ticks(piece.t_us, self._rate_hz)
 
+    def copy(self) -> Session:
+        """Return a run in the same state that goes its own way.
+
+        Law: the same events give the same in both, whatever the other one is fed with.
+        """
+        other = Session.__new__(Session)
+        other.__dict__.update(self.__dict__)
+        other._cores = tuple(core.copy() for core in self._cores)
+        return other
+
+    def progress(self) -> Int64s:
+        """Return what each core did so far: events accepted, spikes, synops, events dropped.
+
+        Shapes: ``[cores, 4]``, cores in the order of the program. Law: the numbers of ``recording``.
+        """
+        rows = [
+            (one.progress[ACCEPTED], one.n_spikes, one.progress[SYNOPS], one.progress[DROPPED]) for one in self._cores
+        ]
+        return np.array(rows, np.int64)
+
+    def spike_map(self, core: int) -> Int64s:
+        """Return how often each place of a core's map spiked so far, its features added up, ``[H, W]``."""
+        return next(one.spike_map() for one in self._cores if one.program.core == core)
+
     def recording(self, spikes: Mapping[int, NDArray[Any]] | None = None, *, wall_s: float = 0.0) -> Recording:
         """Return the states, counts and synops of all events so far, with the given spikes."""
         maps = {one.program.core: one.maps() for one in self._cores}

@@ -39,6 +39,11 @@ def show(*items: object) -> None:
         _print(item, to_stderr=False)
 
 
+def show_line(text: str) -> None:
+    """Print a line to stdout as it is, folded nowhere, for a reader who waits for it."""
+    _write(f"{text}\n", to_stderr=False)
+
+
 def emit(result: dict[str, Any], shown: Iterable[object], *, as_json: bool) -> None:
     """Print a result to stdout: as one JSON object, or as the tables and lines made for people.
 

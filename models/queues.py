@@ -77,3 +77,16 @@ class EventQueue:
             self._n_held -= len(events)
             self._changed.notify_all()
             return events, arrived
+
+    def take_waiting(self) -> list[tuple[Events, float]] | None:
+        """Return all pieces that are there and when each arrived, without waiting for any; None after the last."""
+        with self._changed:
+            if not self._pieces and self._is_closed:
+                if self._error is not None:
+                    raise self._error
+                return None
+            pieces = list(self._pieces)
+            self._pieces.clear()
+            self._n_held = 0
+            self._changed.notify_all()
+            return pieces

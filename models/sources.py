@@ -145,6 +145,10 @@ class UdpSource:
             raise StreamError(f"{self._who}: cannot be listened at ({cause.strerror}). Try another port.") from cause
         self._socket.settimeout(_POLL_S)
 
+    def close(self) -> None:
+        """Give the address back, where nobody reads from it yet or any more."""
+        self._socket.close()
+
     @property
     def address(self) -> tuple[str, int]:
         """Host and port that it listens at."""

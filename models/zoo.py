@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import difflib
-import importlib
-import importlib.util
-import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -16,6 +12,7 @@ from typing import TYPE_CHECKING
 from .digits_cnn import DIGITS, digits_cnn, strided_digits_cnn
 from .errors import ModelNameError, NetworkFileError
 from .gesture_cnn import GESTURES, gesture_cnn
+from .own import own_function
 
 if TYPE_CHECKING:
     from torch import nn
@@ -73,10 +70,8 @@ def load_network(spec: str) -> Network:
         return Network(*load_exported(spec))
     if suffix in (".pt", ".pth"):
         raise _pickled(Path(spec))
-    if ".py" in spec:
-        return Network(_user_module(spec))
-    if ":" in spec and suffix not in (".onnx", ".nir"):
-        return Network(_imported_module(spec))
+    if ".py" in spec or (":" in spec and suffix not in (".onnx", ".nir")):
+        return Network(_own_module(spec))
     near = difflib.get_close_matches(spec, ZOO, n=1)
     raise ModelNameError(
         f"network '{spec}': expected one of {', '.join(ZOO)}, my_net.py:function, package.module:function or a .pt2 "
@@ -94,87 +89,15 @@ def _pickled(path: Path) -> NetworkFileError:
     )
 
 
-def _imported_module(spec: str) -> nn.Module:
-    """Return the module that ``package.module:function`` builds; the working directory is searched too."""
-    home, _, name = spec.rpartition(":")
-    if not all(part.isidentifier() for part in home.split(".")):
-        raise ModelNameError(
-            f"network '{spec}': expected package.module:function, found '{home}' for a module. "
-            "Try a dotted name such as my_package.nets:build."
-        )
-    with _search_path(Path()), _users_code(spec, "its code"):
-        try:
-            namespace = importlib.import_module(home)
-        except ModuleNotFoundError as cause:
-            if cause.name is None or not f"{home}.".startswith(f"{cause.name}."):
-                raise  # the module is there, and one that it imports is not
-            raise ModelNameError(
-                f"network '{spec}': expected a module '{home}' that Python can import, found none. "
-                "Try the environment it is installed in, or my_net.py:function."
-            ) from cause
-        return _built(spec, getattr(namespace, name, None), name)
-
-
-def _user_module(spec: str) -> nn.Module:
-    path_text, _, name = spec.rpartition(":") if ":" in spec else (spec, "", "")
-    path = Path(path_text)
-    if not name:
-        raise ModelNameError(
-            f"network '{path.name}': expected file.py:function, found no function. Try {path.name}:build."
-        )
-    if not path.is_file():
-        raise ModelNameError(
-            f"network '{path.name}:{name}': expected a Python file, found nothing there. Try its full path."
-        )
-    spec = f"{path.name}:{name}"
-    with _search_path(path.parent), _users_code(spec, "the file"):
-        return _built(spec, getattr(_run_file(path), name, None), name)
-
-
-def _built(spec: str, builder: object, name: str) -> nn.Module:
+def _own_module(spec: str) -> nn.Module:
+    """Return the module that the user's function builds."""
     import torch
 
-    if not callable(builder):
-        raise ModelNameError(f"network '{spec}': the file has no function '{name}'. Try a name it defines.")
-    module = builder()
-    if not isinstance(module, torch.nn.Module):
-        raise ModelNameError(
-            f"network '{spec}': expected a torch.nn.Module from {name}(), found {type(module).__name__}. "
-            f"Try `return` in {name}()."
-        )
-    return module
-
-
-@contextlib.contextmanager
-def _search_path(folder: Path) -> Iterator[None]:
-    """Let imports find the neighbors of a file, as when Python runs it."""
-    before = list(sys.path)
-    sys.path.insert(0, str(folder.resolve()))
-    try:
-        yield
-    finally:
-        sys.path[:] = before
-
-
-@contextlib.contextmanager
-def _users_code(spec: str, what: str) -> Iterator[None]:
-    try:
-        yield
-    except ModelNameError:
-        raise
-    except (Exception, SystemExit) as cause:  # the user's code may raise anything
-        raise ModelNameError(
-            f"network '{spec}': {what} raised {type(cause).__name__}: {cause}. Try running it with Python."
-        ) from cause
-
-
-def _run_file(path: Path) -> object:
-    found = importlib.util.spec_from_file_location(f"spikeport_user_{path.stem}", path)
-    if found is None or found.loader is None:
-        raise ModelNameError(
-            f"network '{path.name}': expected a Python file that can be imported. Try a name that ends in .py."
-        )
-    module = importlib.util.module_from_spec(found)
-    sys.modules[found.name] = module  # dataclasses and pickle look a class's module up there
-    found.loader.exec_module(module)
-    return module
+    with own_function(spec, kind="network") as own:
+        module = own.function()
+        if not isinstance(module, torch.nn.Module):
+            raise ModelNameError(
+                f"network '{own.spec}': expected a torch.nn.Module from {own.name}(), found {type(module).__name__}. "
+                f"Try `return` in {own.name}()."
+            )
+        return module

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import faulthandler
+import os
 import random
 import sys
 import tempfile
@@ -28,7 +29,7 @@ from spikeport.models.formats import FORMATS
 from spikeport.models.formats.source import MAX_MEMORY, ReadOptions
 from spikeport.models.survey import survey_events
 
-SHARED = Path(__file__).resolve().parents[1].parent / "shared" / "data"
+SHARED = Path(os.environ.get("SPIKEPORT_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
 CAP_BYTES = 2 * MAX_MEMORY
 MAX_SAMPLE = 20_000
 SENSOR = (240, 304)

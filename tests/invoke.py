@@ -27,7 +27,7 @@ def spawn(*arguments: object, cwd: Path) -> Done:
 def spikeport(*arguments: object, cwd: Path) -> Done:
     """Return the exit code and the text of the console script's entry point, called in this process.
 
-    Law: equal to what ``spawn`` returns (``test_cli.py`` compares them), but that a warning is an error here.
+    Law: equal to what ``spawn`` returns (``test_cli_refused.py`` compares them), but that a warning is an error here.
     """
     command = ["spikeport", *map(str, arguments)]
     printed = io.BytesIO(), io.BytesIO()

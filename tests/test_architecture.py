@@ -7,6 +7,7 @@ import builtins
 import functools
 import importlib
 import inspect
+import re
 import subprocess
 import sys
 import tomllib
@@ -59,10 +60,12 @@ def dotted(node: ast.expr) -> str:
 
 
 def importers(module: str, paths: list[Path]) -> set[str]:
+    name_of_package = module.partition(".")[0]
     return {
         path.relative_to(ROOT).as_posix()
         for path in paths
-        if any(name == module or name.startswith(module + ".") for name in imported_names(path))
+        if name_of_package in path.read_text()  # most files need not be parsed
+        and any(name == module or name.startswith(module + ".") for name in imported_names(path))
     }
 
 
@@ -203,8 +206,9 @@ def test_every_error_has_an_exit_code_a_builtin_kind_and_a_place_in_the_tree(pac
 
 def test_no_file_is_read_in_a_way_that_can_run_code() -> None:
     unsafe = []
+    words = re.compile(r"\b(pickle|cPickle|dill|joblib|marshal|shelve|load|eval|exec)\b")
     for path in sources(*TOPS, "tests", "examples"):
-        for node in syntax(path):
+        for node in syntax(path) if words.search(path.read_text()) else ():
             if not isinstance(node, ast.Call):
                 continue
             name = dotted(node.func)

@@ -58,7 +58,7 @@ class Benchmark:
 
 def bench_command(
     what: Annotated[
-        Literal["convert", "emulator", "stream", "models", "readers"], typer.Argument(help="What to measure.")
+        Literal["convert", "emulator", "stream", "models", "readers", "view"], typer.Argument(help="What to measure.")
     ] = "convert",
     quick: Annotated[bool, typer.Option("--quick", help="A minute's run that only shows that all works.")] = False,
     tasks: Annotated[
@@ -75,7 +75,7 @@ def bench_command(
     workloads: Annotated[
         str | None, typer.Option(help=f"emulator: what to run, with commas. [{','.join(WORKLOAD_NAMES)}]")
     ] = None,
-    repeats: Annotated[int | None, typer.Option(min=1, help="All but convert: rounds that count. [5]")] = None,
+    repeats: Annotated[int | None, typer.Option(min=1, help="All but convert and view: rounds that count. [5]")] = None,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Write the tables as Markdown, too: its section of a page.")
     ] = None,
@@ -83,13 +83,13 @@ def bench_command(
 ) -> None:
     """Measure: convert compares converters on the same networks, emulator and models their speed with other frameworks.
 
-    stream measures online inference, readers the decoders of event files.
+    stream measures online inference, readers the decoders of event files, view the live view in a headless browser.
     """
     options: dict[str, dict[str, object]] = {
         "convert": {"--tasks": tasks, "--steps": steps, "--cache": cache, "--jobs": jobs},
         "emulator": {"--workloads": workloads},
     }
-    if what == "convert":
+    if what in ("convert", "view"):
         options["emulator"]["--repeats"] = repeats
     for other, given in options.items():
         foreign = [name for name, value in given.items() if value is not None and other != what]
@@ -103,6 +103,8 @@ def bench_command(
         page = _bench_stream(repeats, quick=quick, as_json=as_json)
     elif what == "models":
         page = bench_models(repeats or 5, quick=quick, as_json=as_json)
+    elif what == "view":
+        page = _bench_view(quick=quick, as_json=as_json)
     elif what == "readers":
         page = bench_readers(repeats or 5, quick=quick, as_json=as_json)
     else:
@@ -139,6 +141,20 @@ def _bench_stream(repeats: int | None, *, quick: bool, as_json: bool) -> str:
     found = run_stream_benchmark(scope, command=["stream", *(["--quick"] if quick else [])])
     emit(found.to_dict(), [table(*one) for one in stream_tables(found)], as_json=as_json)
     return stream_markdown(found)
+
+
+def _bench_view(*, quick: bool, as_json: bool) -> str:
+    """Run the benchmark of the live view and print it; return its section of the page."""
+    from .view import QUICK, ViewScope, run_view_benchmark
+    from .viewpage import view_markdown, view_tables
+
+    found = run_view_benchmark(QUICK if quick else ViewScope(), command=["view", *(["--quick"] if quick else [])])
+    emit(
+        found.to_dict(),
+        [*(table(*one) for one in view_tables(found)), *map(str, found.checks), *found.absent],
+        as_json=as_json,
+    )
+    return view_markdown(found)
 
 
 def _bench_convert(

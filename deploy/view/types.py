@@ -10,10 +10,9 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from spikeport.deploy.types import Program
 from spikeport.models.arrays import ArrayRecord, frozen
 from spikeport.models.events import Events
-
-from ..types import Program
 
 PowerSource = Literal["estimated", "virtual", "measured"]
 """Where power figures come from: the power model, the model of the virtual board, or the rails of a real one."""
@@ -124,11 +123,15 @@ class Engine(Protocol):
         """Return what happens until ``stop_us``; ``events`` lie between the end of the stretch before and there.
 
         ``speed`` is how fast the input's time goes, as a multiple of the wall's; None: as fast as it can.
-        Law (emulator): equal events give equal spikes and counts for any stretches. Raises: DeviceError, RecordingError.
+        Law (emulator): equal events give equal spikes and counts for any stretches.
+        Raises: DeviceError, RecordingError.
         """
 
     def watch(self, cores: Sequence[int]) -> None:
-        """Have the spike maps of these cores from the next stretch on; a device leaves out those it does not monitor."""
+        """Have the spike maps of these cores from the next stretch on.
+
+        A device leaves out those that it does not monitor.
+        """
 
     def keep(self) -> Any:
         """Return the state of now, to be taken up by ``take_up``; None where it cannot be."""
@@ -146,10 +149,21 @@ class Engine(Protocol):
 class Reel(Protocol):
     """Something to play: ``duration_us`` is None where nobody knows the end, as of a camera or a stream."""
 
-    name: str
-    sensor_size: tuple[int, int]
-    duration_us: int | None
-    label: int | None
+    @property
+    def name(self) -> str:
+        """What it is called."""
+
+    @property
+    def sensor_size(self) -> tuple[int, int]:
+        """Height and width of the sensor."""
+
+    @property
+    def duration_us(self) -> int | None:
+        """Time to just after the last event."""
+
+    @property
+    def label(self) -> int | None:
+        """The true class, where it is known."""
 
     def take(self, start_us: int, stop_us: int) -> Events:
         """Return the events with ``start_us <= t_us < stop_us``, their times counted from the start of the reel.

@@ -203,7 +203,8 @@ class Chip:
         self._counts.n_outside += int((~inside).sum())
         rows = rows[inside]
         if self._shows and stage.raw_monitor_enable:
-            monitored += ((at, -2, self._kinds.DvsEvent(*place)) for at, *place in rows.tolist())
+            made = self._kinds.DvsEvent.made
+            monitored += ((at, -2, made([*place, 0])) for at, *place in rows.tolist())
         rows = rows[np.where(rows[:, 1] > 0, stage.on_channel, stage.off_channel)]
         index = np.arange(len(rows))
         kept = apply_dvs(Events(rows[:, 3], rows[:, 2], rows[:, 1], index, (SENSOR_EDGE, SENSOR_EDGE)), self._stage)

@@ -53,6 +53,11 @@ class StopWatch:
         """Whether it counts."""
         return self._stopped_us is None
 
+    @property
+    def zero_us(self) -> int:
+        """Wall time at which it was 0, while it runs."""
+        return self._zero_us
+
     def now_us(self) -> int:
         """Return its time, of which events carry 32 bits."""
         return wall_us() - self._zero_us if self._stopped_us is None else self._stopped_us

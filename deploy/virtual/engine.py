@@ -3,17 +3,19 @@
 Law: events are processed in the order in which they were written. An event whose stamp lies ahead of the running
 stop-watch is held until then, and so is all that was written behind it. A stamp of the past is sent at once: as if it
 had come in time where it is at most ``GRACE_US`` late, so that the host's delays change no result, else with the time
-of its sending (counted). What comes out carries the time at which its cause was processed. A full queue makes the
-writer wait; nothing is lost.
+of its sending (counted). What the camera sees comes in between them, at the time at which it was seen. What comes out
+carries the time at which its cause was processed. A full queue makes the writer wait; nothing is lost.
 """
 
 from __future__ import annotations
 
+import operator
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from .camera import Camera
 from .chip import Chip, Timed
 from .clock import GRACE_US, WRAP, Clock, StopWatch, wall_us
 from .configuration import SpeckConfiguration
@@ -27,14 +29,19 @@ _BATCH = 8192
 _POLL_S = 0.05
 """Longest wait of the thread before it looks around again."""
 
+_GLANCE_S = 0.001
+"""Shortest wait for what is due later: events come in batches, which keep their times."""
+
 
 class Engine:
     """The inside of a virtual board called ``name``; ``emit`` is called with the events that come out."""
 
-    def __init__(self, name: str, kinds: Any, emit: Callable[[list[Any]], None], *, n_queue: int) -> None:
+    def __init__(
+        self, name: str, kinds: Any, emit: Callable[[list[Any]], None], *, n_queue: int, camera: Camera
+    ) -> None:
         self.name, self.counts = name, Counts()
         self.watch = StopWatch(self._switch_watch)
-        self._kinds, self._emit, self._n_queue = kinds, emit, n_queue
+        self._kinds, self._emit, self._n_queue, self._camera = kinds, emit, n_queue, camera
         self._queue: deque[tuple[Any, int, int]] = deque()
         self._arrived = threading.Condition()
         self._lock = threading.RLock()
@@ -57,6 +64,9 @@ class Engine:
             self._chip = chip
             now_us = self._settle()
             chip.set_clock(self._clock, until_us=now_us, from_us=now_us)
+            self._camera.stop()
+            if configuration.dvs_layer.pass_sensor_events:
+                self._camera.start(wall_us())
 
     def reset(self) -> None:
         """Forget configuration, clocks and events on their way; a hung board works again."""
@@ -65,6 +75,7 @@ class Engine:
             self._queue.clear()
             self._chip, self._clock, self._is_hung, self._fault = None, Clock(), False, None
             self._last_us = 0
+            self._camera.stop()
             self.watch.set_enable_value(False)
             self._arrived.notify_all()
 
@@ -160,6 +171,11 @@ class Engine:
         """Return the time on the time line: of the stop-watch while it runs, else since the board was opened."""
         return self.watch.now_us() if self.watch.is_running else wall_us() - self._zero_us
 
+    @property
+    def _line_us(self) -> int:
+        """Wall time at which the time line began."""
+        return self.watch.zero_us if self.watch.is_running else self._zero_us
+
     def _settle(self) -> int:
         """Return when a command takes effect: now, or at the last processed event where that is within ``GRACE_US``.
 
@@ -219,10 +235,14 @@ class Engine:
         if self._is_hung:
             return _POLL_S
         waits = [_POLL_S]
+        seen_us = self._camera.next_us
+        if seen_us is not None:
+            waits.append(max((seen_us - wall_us()) / 1e6, _GLANCE_S))
         if self._queue:
             event, run, arrived_us = self._queue[0]
             due_us, _ = self._due_us(event, run, arrived_us)
-            waits.append(0.0 if due_us is None else (due_us - self.watch.now_us()) / 1e6)
+            early_s = 0.0 if due_us is None else (due_us - self.watch.now_us()) / 1e6
+            waits.append(max(early_s, _GLANCE_S) if early_s > 0 else 0.0)
         if self._reads and self._chip is not None:
             waits.append((self._next_tick_us() - self._now_us()) / 1e6)
         return min(waits)
@@ -242,14 +262,16 @@ class Engine:
         """Process what is due, and return what comes out."""
         if self._is_hung:
             return []
-        now_us = self._now_us()
+        now_us, first_us = self._now_us(), self._last_us
         batch = self._take(now_us)
+        if self._camera.next_us is not None:
+            batch = self._look(batch, now_us, first_us)
         chip = self._chip
         if chip is None:
             self.counts.n_ignored += len(batch)
             return []
         out: list[Any] = []
-        until_us = self._last_us if len(batch) == _BATCH else now_us
+        until_us = self._last_us if len(batch) >= _BATCH else now_us
         start = 0
         while self._reads and (tick_us := self._next_tick_us()) <= until_us:
             stop = start + sum(t_us < tick_us for _, t_us in batch[start:])
@@ -274,6 +296,17 @@ class Engine:
                 batch.append((event, at_us))
             self._arrived.notify_all()
         return batch
+
+    def _look(self, batch: list[Timed], now_us: int, first_us: int) -> list[Timed]:
+        """Return events with those that the camera has seen until now between them, none before ``first_us``."""
+        line_us, made = self._line_us, self._kinds.DvsEvent.made
+        seen = self._camera.take(now_us + line_us, _BATCH)
+        if not seen:
+            return batch
+        self.counts.n_in += len(seen)
+        found = [(made([p, y, x, 0]), max(first_us, t_us - line_us)) for p, y, x, t_us in seen]
+        self._last_us = max(self._last_us, found[-1][1])
+        return sorted(batch + found, key=operator.itemgetter(1))
 
     def _stamped(self, found: Iterable[Timed]) -> list[Any]:
         """Return events with their time stamps, which are 0 while the stop-watch does not run."""

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
+from spikeport.deploy.readout import count_labels, majority_class
 
 from . import ui
 from .errors import VirtualBoardError
@@ -149,9 +149,7 @@ class _OfFeatures(Node):
 
     def counts(self, spikes: Sequence[Any]) -> list[int]:
         """Return how many spikes each feature has; others are left out."""
-        features = np.array([spike.feature for spike in spikes], np.int64)
-        inside = features[features < self._feature_count]
-        counted: list[int] = np.bincount(inside, minlength=self._feature_count).tolist()
+        counted: list[int] = count_labels([spike.feature for spike in spikes], self._feature_count).tolist()
         return counted
 
 
@@ -193,8 +191,8 @@ class MajorityReadoutNode(_OfFeatures):
         decided = []
         for spikes in events:
             counts = self.counts(spikes)
-            is_clear = self._low <= sum(counts) <= self._high and any(counts)
-            decided.append(ui.Readout(counts.index(max(counts)) if is_clear else self._default, _time_of(spikes)))
+            winner = majority_class(counts, low=self._low, high=self._high)
+            decided.append(ui.Readout(self._default if winner is None else winner, _time_of(spikes)))
         return decided
 
 

@@ -6,19 +6,30 @@ import contextlib
 import sys
 import types
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from spikeport.deploy.errors import DeviceError
 from spikeport.deploy.preflight import find_installed
+from spikeport.models.events import Events
 
+from .camera import install_scene
 from .modules import driver, submodules, viewer
 
 _NAMES = ("samna", "samnagui")
 _VENDOR = "sinabs.backend.dynapcnn"
 
 
-def install(devices: Sequence[str] = ("speck2fdevkit",), *, n_queue: int | None = None) -> types.ModuleType:
+def install(
+    devices: Sequence[str] = ("speck2fdevkit",),
+    *,
+    n_queue: int | None = None,
+    camera: Events | Path | str | None = None,
+) -> types.ModuleType:
     """Put a virtual driver with the given boards in place of ``samna`` and ``samnagui``, and return it.
 
+    ``camera`` is a recording, or a file of one, that the cameras of all virtual boards look at until ``uninstall``,
+    those that ``open_device`` opens too. A camera begins with it when a configuration turns the sensor on, and begins
+    again at its end, in real time. Without one a camera sees nothing.
     To be called before the vendor library's chip back-end is imported; a second call replaces the first driver.
     Raises: DeviceError where a real driver is installed, or something else has been imported under its name;
     ChipNameError for an unknown chip.
@@ -33,8 +44,9 @@ def install(devices: Sequence[str] = ("speck2fdevkit",), *, n_queue: int | None 
         raise DeviceError(
             f"virtual board: {foreign[0]} has been imported already. Try install() before anything that imports it."
         )
-    module = driver(devices, n_queue=n_queue)
+    module = driver(devices, n_queue=n_queue, camera=camera)
     uninstall()
+    install_scene(camera)
     sys.modules.update({**submodules(module), **submodules(viewer())})
     return module
 
@@ -48,6 +60,7 @@ def uninstall() -> None:
     if module is None or not _is_ours(module):
         return
     module.virtual.close_all()
+    install_scene(None)
     for name in [name for name in sys.modules if name.partition(".")[0] in _NAMES]:
         del sys.modules[name]
     for name in [name for name in sys.modules if name == _VENDOR or name.startswith(f"{_VENDOR}.")]:
@@ -58,9 +71,14 @@ def uninstall() -> None:
 
 
 @contextlib.contextmanager
-def installed(devices: Sequence[str] = ("speck2fdevkit",), *, n_queue: int | None = None) -> Iterator[types.ModuleType]:
+def installed(
+    devices: Sequence[str] = ("speck2fdevkit",),
+    *,
+    n_queue: int | None = None,
+    camera: Events | Path | str | None = None,
+) -> Iterator[types.ModuleType]:
     """Hold a virtual driver in place while the block runs."""
-    module = install(devices, n_queue=n_queue)
+    module = install(devices, n_queue=n_queue, camera=camera)
     try:
         yield module
     finally:

@@ -6,11 +6,15 @@ import types
 from collections.abc import Sequence
 from importlib.machinery import ModuleSpec
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
+
+from spikeport.models.events import Events
 
 from . import clock, specksim, ui
 from .board import Board, DeviceSinkNode, DeviceSourceNode, Model
 from .builders import BUILDERS
+from .camera import Scene, find_scene
 from .configuration import CLASSES, CONFIGURATIONS
 from .events import event_kind, event_module
 from .fields import Integer, Real
@@ -65,15 +69,19 @@ def chip_module(driver: str) -> types.ModuleType:
     )
 
 
-def driver(devices: Sequence[str], *, n_queue: int | None = None) -> types.ModuleType:
+def driver(
+    devices: Sequence[str], *, n_queue: int | None = None, camera: Events | Path | str | None = None
+) -> types.ModuleType:
     """Return a virtual driver with the given boards, which is what ``install`` puts in place of ``samna``.
 
     ``n_queue`` is the number of events that wait in a board at most (None: ``engine.QUEUE_EVENTS``).
+    ``camera`` is the recording that the cameras look at (None: what ``install`` or the environment names).
     Besides what the real one has, it offers ``virtual``, the rack with the faults that a test may cause.
     Raises: ChipNameError for an unknown chip, VirtualBoardError for an empty list.
     """
     nodes, basic = _device_nodes(), _basic_nodes()
-    rack = Rack(devices, events=_EVENTS, nodes=nodes, power=PowerMeasurement, n_queue=n_queue)
+    scene = find_scene() if camera is None else Scene(camera)
+    rack = Rack(devices, events=_EVENTS, nodes=nodes, power=PowerMeasurement, n_queue=n_queue, scene=scene)
     graph = type("EventFilterGraph", (EventFilterGraph,), {"__doc__": EventFilterGraph.__doc__})
     graph.named = named_nodes(_EVENTS)  # type: ignore[attr-defined]
     power_events = {"PowerMeasurement": PowerMeasurement, "Measurement": PowerMeasurement}

@@ -10,7 +10,8 @@ import threading
 import time
 from typing import Any
 
-from spikeport.convert.power import find_profile
+from spikeport.convert.power import find_profile, rail_power
+from spikeport.convert.profiles import Kind
 
 from .clock import WRAP, wall_us
 from .engine import Engine
@@ -77,17 +78,11 @@ class PowerModule:
         (before, before_us), now = self._seen, (self._engine.n_synops(), wall_us())
         self._seen = now
         passed_s = max(now[1] - before_us, 1) / 1e6
-        rates = {"synops": max(now[0] - before, 0) / passed_s, "leak": self._engine.leaks_per_s()}
-        profile = find_profile("speck2f")
+        rates: dict[Kind, float | None] = {
+            "synops": max(now[0] - before, 0) / passed_s,
+            "leak": self._engine.leaks_per_s(),
+        }
         watch = self._engine.watch
         stamp = watch.now_us() % WRAP if watch.is_running else 0
-        out = []
-        for channel, rail in enumerate(profile.rails):
-            dynamic_w = sum(
-                rates.get(term.kind, 0.0) * term.energy.mid * share.share.mid
-                for term in profile.terms
-                for share in term.shares
-                if share.rail == rail.name
-            )
-            out.append(self._kind(channel, rail.rest.mid + dynamic_w, stamp))
-        return out
+        rails = rail_power(rates, find_profile("speck2f"))
+        return [self._kind(channel, rail.mid_w, stamp) for channel, rail in enumerate(rails)]

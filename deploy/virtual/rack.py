@@ -13,6 +13,7 @@ from typing import Any
 from spikeport.deploy.chips import Chip, chip
 
 from .board import Board, DeviceSinkNode, DeviceSourceNode
+from .camera import Camera, Scene
 from .engine import QUEUE_EVENTS, Engine
 from .errors import VirtualBoardError
 from .fields import Integer, Struct, Text
@@ -75,16 +76,18 @@ class Rack:
     """Virtual boards of the given chips, by the names of ``chips.CHIPS``; a name may come more than once.
 
     ``events`` gives the event classes by driver, ``nodes`` the classes of a driver's device nodes, ``power`` the class
-    of power measurements.
+    of power measurements; ``scene`` is what the cameras look at.
     Raises: ChipNameError for an unknown chip, VirtualBoardError for none at all.
     """
 
-    def __init__(self, devices: Sequence[str], *, events: Any, nodes: Any, power: type, n_queue: int | None) -> None:
+    def __init__(
+        self, devices: Sequence[str], *, events: Any, nodes: Any, power: type, n_queue: int | None, scene: Scene
+    ) -> None:
         if isinstance(devices, str) or not devices:
             raise VirtualBoardError(
                 f"virtual board: expected a list of chips, found {devices!r}. Try ['speck2fdevkit']."
             )
-        self._events, self._nodes, self._power = events, nodes, power
+        self._events, self._nodes, self._power, self.scene = events, nodes, power, scene
         self._n_queue = QUEUE_EVENTS if n_queue is None else n_queue
         self.number = next(_numbers)
         folder: Path = lock_folder()
@@ -149,7 +152,8 @@ class Rack:
             driver = slot.chip.driver
             source_kind, sink_kind = self._nodes[driver]
             source: DeviceSourceNode = source_kind()
-            engine = Engine(f"virtual:{slot.name}", self._events[driver], source.forward, n_queue=self._n_queue)
+            name, camera = f"virtual:{slot.name}", Camera(self.scene)
+            engine = Engine(name, self._events[driver], source.forward, n_queue=self._n_queue, camera=camera)
             sink: DeviceSinkNode = sink_kind(engine)
             kind = type(slot.chip.board, (Board,), {"__doc__": Board.__doc__})
             slot.board = kind(engine, (source, sink), driver, self._power)

@@ -35,7 +35,7 @@ def _as_cnn(net: SpikingNet, frames: torch.Tensor) -> dict[str, torch.Tensor]:
     return {layer.name: values[index] for index, layer in enumerate(net.layers)}
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(branched_cnns(), st.booleans(), st.booleans())
 def test_branched_cnns_convert_and_every_rewrite_keeps_the_function(
     case: tuple[nn.Module, tuple[int, int, int]], scaled: bool, per_channel: bool

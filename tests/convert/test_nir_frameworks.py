@@ -11,9 +11,10 @@ from spikeport.convert import simulate
 from spikeport.convert.errors import UnsupportedLayerError
 from spikeport.convert.exchange.nir_in import load_nir, read_nir
 
+from ..shared import SHARED  # noqa: TID252
 from .frameworks import FRAMEWORKS, INPUT_SHAPE, of_spikingjelly
 
-WEIGHTS = Path(__file__).resolve().parents[3] / "shared" / "data" / "weights"
+WEIGHTS = SHARED / "weights"
 
 
 @pytest.mark.parametrize("name", FRAMEWORKS)

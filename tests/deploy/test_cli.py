@@ -46,15 +46,18 @@ def test_each_command_has_help_json_and_at_most_15_options(command: str, folder:
     assert len(options) <= 16  # 15 and --help
 
 
-def walk(home: Path, call: Callable[..., Done]) -> Path:
-    """Go the whole path in a folder with a user's files; return the folder."""
-    for step in (
-        ("convert", "my_net.py:build", "--input-shape", "2,16,16", "--data", "frames.npz"),
-        ("estimate", "net.safetensors", "--input", "recording.npz", "--tutorial"),
-        ("plan", "net.safetensors"),
-        ("deploy", "net.safetensors", "--layer-order", "8,3"),
-        ("run", "program.safetensors", "--input", "recording.npz", "--report", "report.html"),
-    ):
+STEPS = (
+    ("convert", "my_net.py:build", *SHAPE, "--data", "frames.npz"),
+    ("estimate", "net.safetensors", "--input", "recording.npz", "--tutorial"),
+    ("plan", "net.safetensors"),
+    ("deploy", "net.safetensors", "--layer-order", "8,3"),
+    ("run", "program.safetensors", "--input", "recording.npz", "--report", "report.html"),
+)
+
+
+def walk(home: Path, *calls: Callable[..., Done]) -> Path:
+    """Go the whole path in a folder with a user's files, in this process once there are no more calls; return it."""
+    for step, call in zip(STEPS, [*calls, *[spikeport] * len(STEPS)], strict=False):
         done = call(*step, "--json", cwd=home)
         assert done.returncode == 0, done.stderr
         assert isinstance(json.loads(done.stdout), dict)
@@ -64,10 +67,14 @@ def walk(home: Path, call: Callable[..., Done]) -> Path:
 
 @pytest.fixture(scope="module")
 def walked(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    home = tmp_path_factory.mktemp("walk")
+    return walk(start(folder, tmp_path_factory.mktemp("walk")))
+
+
+def start(folder: Path, home: Path) -> Path:
+    """Copy what a user brings from one folder to another; return the other."""
     for name in ("my_net.py", "frames.npz", "recording.npz"):
         shutil.copy(folder / name, home)
-    return walk(home, spawn)
+    return home
 
 
 def test_the_path_from_a_users_cnn_to_a_report(walked: Path) -> None:
@@ -176,12 +183,15 @@ def test_hints_keep_what_matters_and_biases_are_spoken_of(
     assert "do nothing" not in stderr
 
 
-def test_two_builds_in_different_folders_and_processes_have_the_same_bytes(walked: Path, tmp_path: Path) -> None:
-    again = walk(
-        shutil.copytree(walked, tmp_path / "b" / "c", ignore=shutil.ignore_patterns("*.safetensors")), spikeport
-    )
+@pytest.mark.parametrize("n_spawned", [1, pytest.param(5, marks=[pytest.mark.slow, pytest.mark.timeout(300)])])
+def test_two_builds_in_different_folders_and_processes_have_the_same_bytes(
+    n_spawned: int, walked: Path, folder: Path, tmp_path: Path
+) -> None:
+    home = tmp_path / "b" / "c"
+    home.mkdir(parents=True)
+    walk(start(folder, home), *[spawn] * n_spawned)  # test_pipeline.py has the law of `deploy` between processes
     for name in ("net.safetensors", "program.safetensors"):
-        assert (again / name).read_bytes() == (walked / name).read_bytes()
+        assert (home / name).read_bytes() == (walked / name).read_bytes()
 
 
 def test_net_files_of_the_command_line_are_those_of_the_library(folder: Path, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from spikeport.convert import convert, save_net
+from spikeport.convert.errors import NetFileError
 from spikeport.deploy.cli import run_cli
 
 from ..invoke import spawn, spikeport  # noqa: TID252
@@ -141,14 +142,22 @@ def test_with_json_an_error_is_an_object_too(hostile: Path) -> None:
     assert json.loads(done.stdout)["error"]["code"] == 6
 
 
-@pytest.mark.parametrize("step", [("plan", "net.safetensors", "--json"), ("plan", "nothing.safetensors"), ("plan",)])
+@pytest.mark.parametrize(
+    "step",
+    [
+        ("plan", "net.safetensors", "--json"),
+        ("plan", "nothing.safetensors"),
+        pytest.param(("plan",), marks=pytest.mark.slow),
+    ],
+)
 def test_a_call_in_this_process_is_what_a_process_of_its_own_gives(step: tuple[str, ...], hostile: Path) -> None:
     here, there = spikeport(*step, cwd=hostile), spawn(*step, cwd=hostile)
     assert (here.returncode, here.stdout, here.stderr) == (there.returncode, there.stdout, there.stderr)
 
 
-def test_debug_shows_the_traceback(hostile: Path) -> None:
-    assert "Traceback" in spawn("--debug", "plan", "nothing.safetensors", cwd=hostile).stderr
+def test_with_debug_the_error_itself_ends_the_command(hostile: Path) -> None:
+    with pytest.raises(NetFileError, match="found nothing"):
+        run_cli(["--debug", "plan", str(hostile / "nothing.safetensors")])
 
 
 @pytest.mark.parametrize("line", ["out = 1", "dry-run = 'yes'", "layer-order = [1.5]", "dry_run = true", "out = ''"])

@@ -186,7 +186,7 @@ def test_spikes_that_do_not_fit_the_buffer_are_counted_and_told(samna: Any, monk
     monkeypatch.setattr(devkit_module, "_CAPACITY", 4)
     core = make_core(4, weight=np.full((64, 1, 1, 1), 127))
     program = Program("speck2e", (core,), (4,), DvsConfig((1, 1, 1), merge=True))
-    monkeypatch.setattr(play_module.Player, "_reset_states", lambda *_: None)  # whose answers fill the buffer too
+    monkeypatch.setattr(play_module.Player, "reset_states", lambda *_: None)  # whose answers fill the buffer too
     with open_board("speck2e:0", samna, pace=QUICK) as board:
         board.load(program)
         with refused("expected to take every event, found [0-9]+ of [0-9]+ that came while the buffer was full"):

@@ -12,7 +12,7 @@ from spikeport.convert.store import load_net_with_notes, save_net
 from spikeport.deploy.fixes import suggest
 from spikeport.deploy.plan import plan
 
-from ..invoke import spawn, spikeport  # noqa: TID252
+from ..invoke import spikeport  # noqa: TID252
 from .nets import digits_net, single, stack
 
 ROWS = [{"features": 32, "kernel": 3, "padding": 1, "stride": 2}, {"features": 4, "kernel": 3, "padding": 1, "pool": 8}]
@@ -33,7 +33,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_net_that_does_not_fit_gets_numbered_changes(folder: Path) -> None:
-    done = spawn("plan", "large.safetensors", cwd=folder)
+    done = spikeport("plan", "large.safetensors", cwd=folder)
     assert done.returncode == 4
     assert "Error: layer 'layer1': pool: expected 1, 2 or 4, found 8x8" in done.stderr
     fixes = suggest(load_net_with_notes(folder / "large.safetensors")[0])

@@ -274,7 +274,7 @@ def test_text_from_outside_stays_text(full_page: str) -> None:
 SECTIONS = {
     "accuracies": {"accuracy"},
     "events": {"recording"},
-    "recording": {"activity"},
+    "recording": {"activity", "live"},
     "synops": {"synops"},
     "power": {"power"},
     "conversion": {"conversion"},

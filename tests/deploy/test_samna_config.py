@@ -17,9 +17,17 @@ from spikeport.deploy.chips import chip
 from spikeport.deploy.errors import InvalidProgramError
 from spikeport.deploy.rules import check_program
 from spikeport.deploy.samna_config import READOUT_LAYER, configure, configure_for, feeds_cores, with_monitors
-from spikeport.deploy.samna_events import RAW_SPIKE, attribute, count_spikes, fill_states, neuron_addresses
+from spikeport.deploy.samna_events import (
+    RAW_SPIKE,
+    attribute,
+    count_spikes,
+    decode_stretch,
+    fill_states,
+    neuron_addresses,
+)
 from spikeport.deploy.types import Destination, DvsConfig, Program
 from spikeport.deploy.virtual import configuration as tree
+from spikeport.deploy.virtual.events import event_module
 from spikeport.models.events import Events
 
 from .nets import branch_net, digits_net, random_chain, single
@@ -130,6 +138,26 @@ def test_the_camera_feeds_the_net_only_where_it_is_asked_to() -> None:
     with_camera = configure(program, DRIVER, sensor=True).dvs_layer
     assert with_camera.pass_sensor_events is True
     assert [one.enable for one in with_camera.destinations] == [True, False]
+    # Its events can be seen without feeding the net, and are not seen unless asked for.
+    assert (with_camera.raw_monitor_enable, with_camera.monitor_enable) == (False, False)
+    table = chip(program.chip)
+    for feeds in (False, True):
+        seen = configure_for(table, program, DRIVER, sensor=feeds, monitor_sensor=True).dvs_layer
+        assert (seen.raw_monitor_enable, seen.monitor_enable, seen.pass_sensor_events) == (True, False, feeds)
+
+
+def test_what_a_board_says_is_told_apart() -> None:
+    kinds = event_module("speck2f")
+    said = [
+        kinds.Spike(4, 1, 2, 3, 50),
+        kinds.DvsEvent(1, 7, 9, 60),
+        kinds.NeuronValue(4, 0, -3),
+        kinds.Spike(13, 0, 2, 3, 70),
+        kinds.RegisterValue(4, 0),
+        kinds.ReadoutValue(3),
+    ]
+    spikes, seen, n_states = decode_stretch(said, [4])
+    assert (spikes.tolist(), seen.tolist(), n_states) == ([(4, 50, 1, 2, 3)], [(60, 1, 7, 9)], 1)
 
 
 def test_the_readout_block_is_fed_by_the_output_core() -> None:

@@ -176,3 +176,24 @@ def test_a_run_of_a_program_needs_a_rate_that_is_a_number() -> None:
     assert Emulator(case.program, slow_clock_hz=rate).rate_hz == 1000
     with pytest.raises(SettingError, match="positive number"):
         Emulator(case.program, slow_clock_hz=10**400)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 100_000), st.floats(0, 1), st.sampled_from([None, 500.0, 20_000.0]))
+def test_a_copy_goes_on_as_the_run_itself_does_and_alone(seed: int, share: float, rate_hz: float | None) -> None:
+    case = random_case(seed)
+    events, emulator = case.events, Emulator(case.program, slow_clock_hz=rate_hz)
+    cut = int(share * len(events))
+    session = emulator.stream("all")
+    session.feed(events.part(0, cut))
+    other, idle = session.copy(), session.copy()
+    before = idle.recording({})
+    first, second = (one.recording(one.feed(events.part(cut, len(events)))) for one in (session, other))
+    assert same_but_for_time(first, second)
+    whole = emulator.run(events, "all")
+    assert same_but_for_time(dataclasses.replace(first, spikes=whole.spikes), whole)
+    assert dataclasses.replace(idle.recording({}), wall_s=0.0).same(dataclasses.replace(before, wall_s=0.0))
+    numbers = (whole.n_events, whole.n_spikes, whole.synops, whole.n_dropped)
+    for row, core in zip(session.progress().tolist(), case.program.cores, strict=True):
+        assert row == [one[core.core] for one in numbers]
+        assert np.array_equal(session.spike_map(core.core), whole.counts[core.core].sum(axis=0))

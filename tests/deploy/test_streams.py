@@ -27,7 +27,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     [
         (">&- 2>&-", 0),
         (">/dev/full", 2),
-        ("2>/dev/full", 0),
+        pytest.param("2>/dev/full", 0, marks=pytest.mark.slow),
         ("| true", 0),
         pytest.param(">&-", 0, marks=pytest.mark.slow),
         pytest.param("2>&-", 0, marks=pytest.mark.slow),

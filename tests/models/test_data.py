@@ -31,8 +31,7 @@ from spikeport.models.events import Events
 from spikeport.models.files import write_events
 from spikeport.models.gesture_cnn import GESTURES
 
-SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "data"
-needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="the shared recordings are not on this machine")
+from ..shared import SHARED, needs  # noqa: TID252
 
 
 def _events(seed: int, n: int = 30, size: int = 34) -> Events:
@@ -269,7 +268,7 @@ def test_a_folder_without_recordings(tmp_path: Path) -> None:
         open_dataset(str(tmp_path), split="test")
 
 
-@needs_shared
+@needs("nmnist")
 @pytest.mark.parametrize("split", ["train", "test"])
 def test_the_shared_nmnist_recordings(split: Split) -> None:
     dataset = open_dataset(f"nmnist:{SHARED / 'nmnist'}", split=split)
@@ -280,7 +279,7 @@ def test_the_shared_nmnist_recordings(split: Split) -> None:
     assert {events.sensor_size for events in dataset.recordings} == {(34, 34)}
 
 
-@needs_shared
+@needs("dvs128_gesture")
 def test_the_shared_gestures() -> None:
     dataset = open_dataset(f"gestures:{SHARED / 'dvs128_gesture'}", split="test")
     table = (SHARED / "dvs128_gesture" / "labels.csv").read_text().splitlines()[1:]

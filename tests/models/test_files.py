@@ -20,9 +20,9 @@ from spikeport.models.errors import EventFileError
 from spikeport.models.events import Events
 from spikeport.models.files import iterate_events, parse_bin, read_events, read_frames, write_events
 
-SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "data"
+from ..shared import SHARED, needs  # noqa: TID252
+
 TMP = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="the shared recordings are not on this machine")
 
 CLOCK_US = 1 << 23
 
@@ -341,7 +341,7 @@ def test_what_cannot_be_written_leaves_nothing(tmp_path: Path, case: str) -> Non
     assert not list(tmp_path.iterdir())
 
 
-@needs_shared
+@needs("nmnist")
 @pytest.mark.parametrize("archive", ["train.zip", "test.zip"])
 def test_real_n_mnist_recordings(archive: str) -> None:
     with zipfile.ZipFile(SHARED / "nmnist" / archive) as opened:
@@ -355,7 +355,7 @@ def test_real_n_mnist_recordings(archive: str) -> None:
         assert 0.2 < events.p.mean() < 0.8
 
 
-@needs_shared
+@needs("dvs128_gesture")
 def test_real_gestures() -> None:
     files = sorted((SHARED / "dvs128_gesture").glob("*.bs2"))
     assert files
@@ -366,7 +366,7 @@ def test_real_gestures() -> None:
         assert 1_400_000 < events.duration_us < 1_500_000
 
 
-@needs_shared
+@needs("formats")
 def test_a_structured_array_of_another_tool() -> None:
     file = SHARED / "formats" / "expelliarmus_evt3_sample.npy"
     events = read_events(file, sensor_size=(720, 1280))

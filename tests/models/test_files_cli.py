@@ -14,9 +14,8 @@ from spikeport.models.events import Events
 from spikeport.models.files import read_events, write_events
 from spikeport.models.survey import survey_events
 
-from ..invoke import spawn, spikeport  # noqa: TID252
-
-SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "data"
+from ..invoke import spikeport  # noqa: TID252
+from ..shared import SHARED, needs  # noqa: TID252
 
 
 def some_events(n: int = 500, size: tuple[int, int] = (34, 34), start_us: int = 0) -> Events:
@@ -97,11 +96,11 @@ def test_info_of_a_damaged_file_shows_what_is_before_the_damage(tmp_path: Path) 
     assert spikeport("info", "none.raw", cwd=tmp_path).returncode == 6
 
 
-def test_import_in_a_process_of_its_own(tmp_path: Path) -> None:
+def test_lines_of_text_are_imported(tmp_path: Path) -> None:
     events = some_events()
     np.savetxt(tmp_path / "r.txt", np.stack([events.t_us / 1e6, events.x, events.y, events.p], 1), "%.9f %d %d %d")
     options = ("--columns", "t x y p", "--time-unit", "s", "--sensor", "34x34")
-    done = spawn("import", "r.txt", "r.h5", *options, "--out-format", "dsec", cwd=tmp_path)
+    done = spikeport("import", "r.txt", "r.h5", *options, "--out-format", "dsec", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "Next: spikeport info r.h5" in done.stderr
     assert read_events(tmp_path / "r.h5").same(events)
@@ -155,7 +154,7 @@ def test_a_survey_counts_without_believing(tmp_path: Path) -> None:
         survey_events(tmp_path / "no.npz")
 
 
-@pytest.mark.skipif(not SHARED.is_dir(), reason="the shared recordings are not on this machine")
+@needs("formats")
 def test_a_survey_of_real_files() -> None:
     for name, form, n_events, size in (
         ("expelliarmus_evt2_sample.raw", "evt2", 539_481, (480, 640)),

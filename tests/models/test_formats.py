@@ -26,10 +26,10 @@ from spikeport.models.files import iterate_events, read_events, recordings_at, w
 from spikeport.models.formats import FORMATS
 from spikeport.models.formats.source import ReadOptions
 
-SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "data"
+from ..shared import SHARED, needs  # noqa: TID252
+
 SAMPLES = SHARED / "formats"
 TMP = settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="the shared recordings are not on this machine")
 
 EDGE = {"nmnist": 256, "aedat2": 128, "evt2": 2048, "evt3": 2048, "dat": 1 << 14}
 PAUSE_BITS = {"nmnist": 22, "aedat2": 31, "dat": 31, "evt2": 32, "evt3": 30, "es": 20, "dsec": 30}
@@ -80,9 +80,9 @@ def test_what_is_written_comes_back(tmp_path: Path, name: str, data: st.DataObje
 
 @pytest.mark.parametrize("name", NAMES)
 @TMP
-@given(st.integers(1, 1200), st.integers(1, 1200))
+@given(st.integers(1, 350), st.integers(1, 350))
 def test_in_pieces_as_whole(tmp_path: Path, name: str, chunk: int, written: int) -> None:
-    events = some_events()
+    events = some_events(300)
     path = tmp_path / f"r{SUFFIX[name]}"
     pieces = [events.part(first, first + written) for first in range(0, len(events), written)]
     assert write_chunks(pieces, path, format=name) == len(events)
@@ -150,7 +150,7 @@ def test_every_format_is_measured() -> None:
 # real files, and other libraries
 
 
-@needs_shared
+@needs("formats")
 def test_evt3_is_the_reference_array_event_for_event() -> None:
     expected = np.load(SAMPLES / "expelliarmus_evt3_sample.npy")
     path = SAMPLES / "expelliarmus_evt3_sample.raw"
@@ -180,14 +180,14 @@ def same_as(events: Events, array: Any, time: str = "t") -> None:
         np.testing.assert_array_equal(getattr(events, name), array[field])
 
 
-@needs_shared
+@needs("formats")
 @pytest.mark.parametrize(("file", "encoding"), [("expelliarmus_evt2_sample.raw", "evt2"), ("sample_ncars.dat", "dat")])
 def test_prophesee_files_are_what_expelliarmus_reads(file: str, encoding: str) -> None:
     array = oracle("expelliarmus").Wizard(encoding=encoding).read(SAMPLES / file)
     same_as(read_events(SAMPLES / file, sensor_size=(480, 640)), array)
 
 
-@needs_shared
+@needs("formats")
 def test_evt3_has_the_times_of_faery() -> None:
     stream = oracle("faery").events_stream_from_file(str(SAMPLES / "expelliarmus_evt3_sample.raw"))
     array = np.concatenate(list(stream))
@@ -200,7 +200,7 @@ def test_evt3_has_the_times_of_faery() -> None:
     assert (ahead == 0).mean() > 0.99
 
 
-@needs_shared
+@needs("formats")
 def test_aedat_4_is_what_the_package_aedat_reads() -> None:
     aedat = oracle("aedat")
     path = SAMPLES / "tonic_sample.aedat4"
@@ -249,7 +249,7 @@ def test_dv_processing_reads_what_we_write(tmp_path: Path) -> None:
     assert read_events(tmp_path / "found.npz", sensor_size=(120, 128)).same(events)
 
 
-@needs_shared
+@needs("poker_dvs")
 def test_poker_dvs_is_the_same_in_both_its_formats(tmp_path: Path) -> None:
     with (
         zipfile.ZipFile(SHARED / "poker_dvs" / "pips_aedat2.zip") as addresses,

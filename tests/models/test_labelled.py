@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import zipfile
 from pathlib import Path
 
@@ -14,12 +13,12 @@ from spikeport.models.errors import DataError
 from spikeport.models.labelled import open_labelled
 from spikeport.models.poker import SUITS, image_folder, poker
 
-SHARED = Path(os.environ.get("SPIKEPORT_DATA", Path(__file__).resolve().parents[2].parent / "shared" / "data"))
+from ..shared import SHARED, needs  # noqa: TID252
+
 POKER = SHARED / "poker_dvs"
-needs_poker = pytest.mark.skipif(not POKER.is_dir(), reason="no POKER-DVS: set SPIKEPORT_DATA")
 
 
-@needs_poker
+@needs("poker_dvs")
 def test_poker_is_131_symbols_of_four_suits() -> None:
     found = poker(POKER)
     assert len(found) == 131
@@ -29,7 +28,7 @@ def test_poker_is_131_symbols_of_four_suits() -> None:
     assert sum(map(len, found.recordings[:100])) == 286_439
 
 
-@needs_poker
+@needs("poker_dvs")
 def test_poker_of_a_zip_and_of_a_folder_are_the_same(tmp_path: Path) -> None:
     with zipfile.ZipFile(POKER / "pips_dat.zip") as archive:
         archive.extractall(tmp_path)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +30,10 @@ from spikeport.models.symbols import symbols
 from spikeport.models.tensorfile import pack
 from spikeport.models.train import TrainSettings, train
 
+from ..shared import SHARED, needs  # noqa: TID252
+
 SIZE = (3, 4)
 TWO = LifTrainSettings(epochs=2)
-SHARED = Path(os.environ.get("SPIKEPORT_DATA", Path(__file__).resolve().parents[3] / "shared" / "data"))
 
 
 def make(seed: int = 0, channels: int = 2) -> LifPredictor:
@@ -318,7 +318,7 @@ def test_a_split_keeps_each_recording_and_the_share_of_each_class(n: int, data: 
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-@pytest.mark.skipif(not SHARED.is_dir(), reason="the real recordings are not beside the repository")
+@needs("poker_dvs")
 def test_three_of_five_seeds_know_at_least_96_percent_of_held_out_cards() -> None:
     train_set, test_set = split_by_class(poker(SHARED / "poker_dvs" / "pips_dat.zip"), 29)
     found = {}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import dataclasses
 import sys
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -30,7 +29,8 @@ from spikeport.models.train import (
 )
 from spikeport.models.zoo import load_network
 
-SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "data"
+from ..shared import SHARED, needs  # noqa: TID252
+
 SHORT = TrainSettings(epochs=3, batch_size=16, learning_rate=1e-2, shift_px=0.0, rotation_deg=0.0, stretch=0.0)
 
 
@@ -277,7 +277,7 @@ def test_digits_reach_95_percent() -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-@pytest.mark.skipif(not (SHARED / "nmnist").is_dir(), reason="the shared N-MNIST recordings are not on this machine")
+@needs("nmnist")
 def test_one_fold_of_real_nmnist_is_above_80_percent() -> None:
     dataset = nmnist(SHARED / "nmnist", "train")
     used, held_out = k_folds(len(dataset), 5)[0]

@@ -25,8 +25,9 @@ from spikeport.models.errors import WeightsFileError
 from spikeport.models.gesture_cnn import gesture_cnn
 from spikeport.models.weights import load_weights, save_weights
 
-SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "weights"
-needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="the shared weights are not on this machine")
+from ..shared import SHARED, needs  # noqa: TID252
+
+WEIGHTS = SHARED / "weights"
 
 
 def _module(seed: int = 0) -> nn.Sequential:
@@ -183,34 +184,34 @@ def test_code_in_a_file_is_not_run(tmp_path: Path, name: str) -> None:
         assert target.exists()
 
 
-@needs_shared
+@needs("weights")
 def test_a_real_pickled_module_is_refused() -> None:
     with pytest.raises(WeightsFileError, match="holds more than weights: loading it would run code, so it is refused"):
-        load_weights(strided_digits_cnn(), SHARED / "speckdevkit_nmnist_cnn_entire_model.pth")
+        load_weights(strided_digits_cnn(), WEIGHTS / "speckdevkit_nmnist_cnn_entire_model.pth")
 
 
-@needs_shared
+@needs("weights")
 @pytest.mark.parametrize(
     ("build", "name"),
     [(gesture_cnn, "sinabs_dvs_gesture_params.pt"), (strided_digits_cnn, "speckdevkit_nmnist_cnn.npz")],
 )
 def test_public_weights_fit_their_networks_in_order(build: Callable[[], nn.Module], name: str) -> None:
     module = build()
-    load_weights(module, SHARED / name)
+    load_weights(module, WEIGHTS / name)
     if name.endswith(".npz"):
-        with np.load(SHARED / name, allow_pickle=False) as arrays:
+        with np.load(WEIGHTS / name, allow_pickle=False) as arrays:
             expected = [torch.from_numpy(arrays[key]) for key in arrays.files]
     else:
-        expected = list(torch.load(SHARED / name, map_location="cpu", weights_only=True).values())
+        expected = list(torch.load(WEIGHTS / name, map_location="cpu", weights_only=True).values())
     parameters = list(module.parameters())
     assert len(parameters) == len(expected)
     assert all(torch.equal(parameter, tensor) for parameter, tensor in zip(parameters, expected, strict=True))
 
 
-@needs_shared
+@needs("weights")
 def test_public_weights_of_another_network_are_refused() -> None:
     with pytest.raises(WeightsFileError, match=r"'conv1\.weight' is missing.*'11\.weight' belongs to no layer"):
-        load_weights(strided_digits_cnn(), SHARED / "sinabs_dvs_gesture_params.pt")
+        load_weights(strided_digits_cnn(), WEIGHTS / "sinabs_dvs_gesture_params.pt")
 
 
 def _sparse() -> torch.Tensor:
