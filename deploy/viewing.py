@@ -43,7 +43,6 @@ if TYPE_CHECKING:
 INTERRUPTED = 130
 SESSION_SUFFIXES = (".npz",)
 _POLL_S = 0.05
-_LOST, _CORRUPT = 7, 6
 
 
 def _more(kind: str) -> Any:
@@ -100,6 +99,7 @@ def view_command(
     decimate: Annotated[str, _more("L:M keeps L of every M events.")] = "1:1",
     history_s: Annotated[float, _more("Seconds that the lines show.")] = 10.0,
     watch: Annotated[int | None, _more("Core whose spike map is shown.")] = None,
+    rescale: Annotated[bool, _more("Scale recordings of another sensor size to the program's.")] = False,
     allow_hosts: Annotated[str | None, _more("Further names that the page is reached by, with commas.")] = None,
     token: Annotated[str | None, _more("Token of the URL; random without.")] = None,
     max_viewers: Annotated[int, _more("Most pages at a time.")] = 8,
@@ -135,32 +135,38 @@ def view_command(
         decimate=parse_share(decimate),
         history_s=history_s,
         watch=watch,
+        rescale=rescale,
     )
-    serve = ServeSettings(host, port, token, _parts(allow_hosts), max_viewers)
+    waits = duration is None and not once  # a script may have nobody look
+    serve = ServeSettings(host, port, token, _parts(allow_hosts), max_viewers, waits)
     if record is not None:
         inputs = [Path(what), *([] if source is None or "://" in source else [Path(source)])]
         check_target(record, suffixes=SESSION_SUFFIXES, inputs=inputs)
     function = None if readout is None else _loaded(readout)
     program = what if slow_clock_hz is None else _clocked(what, slow_clock_hz)
-    viewer = Viewer(program, source, device=device, settings=settings, serve=serve, readout=function)
-    with viewer, _asked_to_stop() as stop:
-        if record is not None:
-            viewer.show.record(record)
-        viewer.start()
-        _tell(viewer, as_json=as_json)
-        if open_page if open_page is not None else _has_display():
-            import webbrowser
+    with _asked_to_stop() as asked:
+        viewer = Viewer(program, source, device=device, settings=settings, serve=serve, readout=function)
+        with viewer:
+            if record is not None:
+                viewer.record_to = record
+                viewer.show.record(record)
+            viewer.start()
+            asked.is_awaited = True
+            _tell(viewer, as_json=as_json)
+            if open_page if open_page is not None else _has_display():
+                import webbrowser
 
-            webbrowser.open(viewer.url)
-        _wait(viewer, stop, duration, once=once)
-        viewer.close()
-        _tell_totals(viewer, record, as_json=as_json)
-    problem = viewer.show.position().problem
-    if stop.is_set():
+                webbrowser.open(viewer.url)
+            _wait(viewer, asked.stop, duration, once=once)
+            viewer.close()
+            _tell_totals(viewer, record, as_json=as_json)
+    fault = viewer.show.fault
+    if fault is not None and not asked.stop.is_set():
+        raise fault
+    if fault is not None:
+        say(f"Error: {fault}")
+    if asked.stop.is_set():
         raise typer.Exit(INTERRUPTED)
-    if problem is not None and (once or duration is not None):
-        say(f"Error: {problem}")
-        raise typer.Exit(_LOST if viewer.is_on_board else _CORRUPT)
 
 
 def _clocked(path: str, rate_hz: float) -> Program:
@@ -193,22 +199,30 @@ def _has_display() -> bool:
     return sys.platform in ("darwin", "win32") or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
 
 
+@dataclasses.dataclass
+class _Asked:
+    """Whether somebody asked to stop; ``is_awaited`` once the command looks at it."""
+
+    stop: threading.Event
+    is_awaited: bool = False
+
+
 @contextlib.contextmanager
-def _asked_to_stop() -> Iterator[threading.Event]:
-    """Yield what is set by Ctrl-C or a request to end; a second Ctrl-C interrupts at once."""
-    stop = threading.Event()
+def _asked_to_stop() -> Iterator[_Asked]:
+    """Yield what Ctrl-C or a request to end sets; before that is awaited, and the second time, they interrupt."""
+    asked = _Asked(threading.Event())
     if threading.current_thread() is not threading.main_thread():
-        yield stop
+        yield asked
         return
 
-    def asked(number: int, frame: object) -> None:  # noqa: ARG001 - a handler's arguments
-        if stop.is_set():
+    def handle(number: int, frame: object) -> None:  # noqa: ARG001 - a handler's arguments
+        if asked.stop.is_set() or not asked.is_awaited:
             raise KeyboardInterrupt
-        stop.set()
+        asked.stop.set()
 
-    before = {number: signal.signal(number, asked) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield stop
+        yield asked
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -221,7 +235,7 @@ def _wait(viewer: Viewer, stop: threading.Event, duration_s: float | None, *, on
         if until is not None and time.monotonic() >= until:
             return
         position = viewer.show.position()
-        if once and (position.problem is not None or (position.has_ended and not position.is_playing)):
+        if once and not position.is_playing and (position.problem is not None or position.has_ended):
             return
 
 
@@ -233,17 +247,20 @@ def _tell(viewer: Viewer, *, as_json: bool) -> None:
         show_line(viewer.url)
     if not viewer.serve.is_local:
         say(f"Anybody on the network of {viewer.serve.host} who has this URL can see and steer the show.")
-    say("The page is at this URL until Ctrl-C.")
+    begins = " The show begins when it is opened." if viewer.serve.waits_for_viewer else ""
+    say(f"The page is at this URL until Ctrl-C.{begins}")
 
 
 def _tell_totals(viewer: Viewer, record: Path | None, *, as_json: bool) -> None:
-    totals = viewer.show.totals()
+    totals = dataclasses.asdict(viewer.show.totals())
+    if viewer.is_on_board:
+        totals["synops"] = None  # which no board tells
     if as_json:
-        show_line(json.dumps({"totals": dataclasses.asdict(totals)}))
+        show_line(json.dumps({"totals": totals}))
     else:
-        rows = [(_WORDS[name], value) for name, value in dataclasses.asdict(totals).items()]
+        rows = [(_WORDS[name], "not told" if value is None else value) for name, value in totals.items()]
         show(table(f"{viewer.facts['program']} on {viewer.device}", ("Show", ""), rows))
-    if record is not None:
+    if record is not None and viewer.show.fault is None:
         say(f"Wrote {record}.")
         hint(shlex.join(["spikeport", "view", str(record)]))
 

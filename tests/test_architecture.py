@@ -88,6 +88,17 @@ def test_the_packages_of_pyproject_are_the_folders_on_disk() -> None:
     assert all((ROOT / top / "py.typed").is_file() for top in TOPS)
 
 
+def test_every_file_beside_the_code_is_package_data() -> None:
+    data = PROJECT["tool"]["setuptools"]["package-data"]
+    packed = set()
+    for package in PROJECT["tool"]["setuptools"]["packages"]:
+        folder = ROOT.joinpath(*package.split(".")[1:])
+        packed |= {path for pattern in (*data["*"], *data.get(package, ())) for path in folder.glob(pattern)}
+    beside = {path for top in TOPS for path in (ROOT / top).rglob("*") if path.is_file() and path.suffix != ".py"}
+    missing = {path.relative_to(ROOT) for path in beside - packed if "__pycache__" not in path.parts}
+    assert not missing
+
+
 def test_links_for_type_checkers_are_relative_and_lead_to_the_packages() -> None:
     links = {path.name: path for path in (ROOT / ".links" / "spikeport").iterdir()}
     assert sorted(links) == list(TOPS)

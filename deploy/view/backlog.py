@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from spikeport.models.arrays import ArrayRecord, frozen
 from spikeport.models.events import Events
 
+from .recent import Past, Recent
 from .types import CoreCounts, Position, Stretch, Totals, Window
 
 MAX_WINDOWS = 512
@@ -37,6 +38,8 @@ class Frame(ArrayRecord):
     ``maps`` holds int64 ``[H, W]`` for each watched core.
     Units: ``made_ms`` and ``data_ms``, when the newest stretch came, since 1970; ``power_w`` is the mean over
     ``span_us``. ``skipped_counts`` are the spikes of the windows that are not listed, None where all are.
+    The first frame of a client ``is_past``: it lists windows and draws events from before the client came, and counts
+    none of them.
     """
 
     made_ms: float
@@ -56,6 +59,7 @@ class Frame(ArrayRecord):
     points: NDArray[np.uint16 | np.uint32] | None
     image: NDArray[np.uint8] | None
     maps: Mapping[int, NDArray[np.int64]]
+    is_past: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "so_far", frozen(self.so_far, np.int64))
@@ -64,20 +68,22 @@ class Frame(ArrayRecord):
 class Backlog:
     """A listener that adds up what a show tells until ``take`` asks for it; for one client, in any thread.
 
-    ``wake`` is called in the show's thread when there is something to take again.
+    ``wake`` is called in the show's thread when there is something to take again. With a ``past``, that is what the
+    first frame shows.
     Law: whatever is taken when, the sums of all frames are those of all stretches, and each window is listed once or
     counted as skipped. Memory does not grow, however long nobody takes anything.
     """
 
-    def __init__(self, wake: Callable[[], None] | None = None) -> None:
+    def __init__(self, wake: Callable[[], None] | None = None, *, past: Past | None = None) -> None:
         self._lock = threading.Lock()
         self._wake = wake
-        self._sums = _Sums(was_reset=True)
+        self._past = past
+        self._sums = _Sums(was_reset=past is None)
 
     @property
     def is_empty(self) -> bool:
         """Whether nothing has come since the last frame."""
-        return self._sums.is_empty
+        return self._past is None and self._sums.is_empty
 
     def on_stretch(self, stretch: Stretch) -> None:
         """Add a stretch."""
@@ -93,6 +99,7 @@ class Backlog:
         """Forget what is drawn, keep what is counted: the show stands somewhere else."""
         with self._lock:
             self._sums.forget_picture()
+            self._past = None if self._past is None else Past()
         self._call()
 
     def add(self, stretch: Stretch, cells: NDArray[np.int32]) -> None:
@@ -104,8 +111,10 @@ class Backlog:
     def take(self, position: Position, totals: Totals, so_far: NDArray[np.int64]) -> Frame:
         """Return what came since the frame before, with what the show says of itself; start again from nothing."""
         with self._lock:
-            sums, self._sums = self._sums, _Sums(self._sums.sensor_size)
-        return sums.frame(position, totals, so_far)
+            past, self._past = self._past, None
+            if past is None:
+                sums, self._sums = self._sums, _Sums(self._sums.sensor_size)
+        return sums.frame(position, totals, so_far) if past is None else _past_frame(past, position, totals, so_far)
 
     def _call(self) -> None:
         if self._wake is not None:
@@ -113,16 +122,20 @@ class Backlog:
 
 
 class Audience:
-    """A listener that tells every backlog of the moment; where nobody looks, a stretch costs nothing."""
+    """A listener that tells every backlog of the moment, and keeps what is ``recent`` for those that come late.
 
-    def __init__(self) -> None:
+    Law: a window is in the past that a backlog begins with, or it is told later, never both.
+    """
+
+    def __init__(self, recent: Recent | None = None) -> None:
+        self.recent = Recent() if recent is None else recent
         self._lock = threading.Lock()
         self._backlogs: tuple[Backlog, ...] = ()
 
     def join(self, wake: Callable[[], None] | None = None) -> Backlog:
-        """Return a backlog that is told everything from now on."""
-        backlog = Backlog(wake)
+        """Return a backlog that begins with the past and is told everything from now on."""
         with self._lock:
+            backlog = Backlog(wake, past=self.recent.past())
             self._backlogs = (*self._backlogs, backlog)
         return backlog
 
@@ -133,7 +146,9 @@ class Audience:
 
     def on_stretch(self, stretch: Stretch) -> None:
         """Add a stretch to every backlog."""
-        backlogs = self._backlogs
+        with self._lock:
+            self.recent.on_stretch(stretch)
+            backlogs = self._backlogs
         cells = cells_of(stretch.events) if backlogs else None
         for backlog in backlogs:
             if cells is not None:
@@ -141,12 +156,18 @@ class Audience:
 
     def on_window(self, window: Window) -> None:
         """Add a window to every backlog."""
-        for backlog in self._backlogs:
+        with self._lock:
+            self.recent.on_window(window)
+            backlogs = self._backlogs
+        for backlog in backlogs:
             backlog.on_window(window)
 
     def on_reset(self, position: Position) -> None:
         """Tell every backlog that the show stands somewhere else."""
-        for backlog in self._backlogs:
+        with self._lock:
+            self.recent.on_reset(position)
+            backlogs = self._backlogs
+        for backlog in backlogs:
             backlog.on_reset(position)
 
 
@@ -190,7 +211,7 @@ class _Sums:
         span_us = stretch.stop_us - stretch.start_us
         self._span_us += span_us
         self._n_events += cells.size
-        self._draw(cells, stretch.events.sensor_size)
+        self.draw(cells, stretch.events.sensor_size)
         for core, counts in stretch.cores.items():
             before = self._cores.get(core)
             self._cores[core] = counts if before is None else _added(before, counts)
@@ -241,7 +262,7 @@ class _Sums:
             maps=MappingProxyType(self._maps),
         )
 
-    def _draw(self, cells: NDArray[np.int32], sensor_size: tuple[int, int]) -> None:
+    def draw(self, cells: NDArray[np.int32], sensor_size: tuple[int, int]) -> None:
         if sensor_size != self.sensor_size:
             self.sensor_size = sensor_size
             self._points, self._n_points, self._image, self._n_in_image = [], 0, None, 0
@@ -276,6 +297,15 @@ class _Sums:
         known = self._skipped
         # The number of classes is a program's own, so it is the same throughout a show.
         self._skipped = window.counts if known is None else known + window.counts
+
+
+def _past_frame(past: Past, position: Position, totals: Totals, so_far: NDArray[np.int64]) -> Frame:
+    """Return the first frame of a client: what it has missed, drawn, and counted nowhere."""
+    sums = _Sums(was_reset=True)
+    if past.events is not None:
+        sums.draw(cells_of(past.events), past.events.sensor_size)
+    frame = sums.frame(position, totals, so_far)
+    return dataclasses.replace(frame, windows=past.windows, is_past=True)
 
 
 def n_cells(sensor_size: tuple[int, int]) -> int:

@@ -90,12 +90,13 @@ def first_watched(engine: Engine) -> int | None:
 def _cores(engine: Engine) -> Sequence[Mapping[str, Any]]:
     program = engine.program
     table = chip(program.chip)
+    monitored = getattr(engine, "monitored", None)
     return [
         {
             "core": core.core,
             "layer": core.name,
             "shape": list(core.out_shape),
-            "monitored": core.monitor or core.core in program.outputs or not engine.is_timed,
+            "monitored": not engine.is_timed if monitored is None else core.core in monitored,
             "throughput": table.core(core.core).throughput,
             "entry": core.core in program.entry,
             "output": core.core in program.outputs,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import queue
 import threading
 import time
@@ -59,8 +60,8 @@ class Performance:
     ) -> None:
         self._make_recorder: Callable[[Path], Recorder] | None = make_recorder
         self._recorder: Recorder | None = None
-        self._problem: str | None = None
-        self._is_playing = self._is_closing = self._is_done = False
+        self.fault: Exception | None = None
+        self._is_playing = self._is_awaiting = self._is_closing = self._is_done = False
         self._goal: Goal | None = None
         self._wishes: queue.SimpleQueue[_Wish | None] = queue.SimpleQueue()
         self._lock = threading.RLock()
@@ -124,15 +125,24 @@ class Performance:
 
     # wishes
 
+    def await_viewer(self) -> None:
+        """Stand ready to play, which is no standing still: ``begin`` plays, and so does what is asked for before."""
+        self._is_awaiting = True
+
+    def begin(self) -> None:
+        """Play, where that has been waited for."""
+        if self._is_awaiting:
+            self.play()
+
     def play(self) -> None:
         """Play on; at the end of a reel the next one, or the first."""
         self._settle()
         self._begin()
-        self._is_playing = True
+        self._is_playing, self._is_awaiting = True, False
 
     def rest(self) -> None:
         """Stand still."""
-        self._is_playing = False
+        self._is_playing = self._is_awaiting = False
         self._settle()
 
     def aim(self, n_steps: int) -> Goal:
@@ -146,7 +156,7 @@ class Performance:
         return goal
 
     def jump(self, jump: Callable[[], None]) -> None:
-        """Go elsewhere; what plays plays on from there."""
+        """Go elsewhere; what plays plays on from there, and what is to begin begins there."""
         self._settle()
         try:
             jump()
@@ -154,7 +164,7 @@ class Performance:
             if self.playing.needs_mending:
                 self._fail(fault)
             raise
-        self._problem = None
+        self.fault = None
         self._clock.start(self.playing.t_us)
 
     def change_speed(self, speed: float | None) -> None:
@@ -211,7 +221,7 @@ class Performance:
             try:
                 close()
             except (DeployError, ModelsError, OSError) as fault:
-                self._problem = _told(fault)
+                self.fault = fault
         self._publish()
 
     @property
@@ -234,6 +244,8 @@ class Performance:
         if not self._is_going:
             return None
         playing = self.playing
+        if playing.has_ended:  # the next reel follows, unless something else was asked for
+            return 0.0
         try:
             stop_us = self._cut_us()
         except Exception:  # noqa: BLE001 - a stream that fails: going on finds it again, and tells
@@ -257,9 +269,12 @@ class Performance:
         return self.playing.cut_us(span_us, None if self._goal is None else self._goal.t_us)
 
     def _go(self) -> None:
-        """Play one stretch, and see what follows from where it ends."""
+        """Play one stretch and see what follows from where it ends, or begin the reel that follows."""
         playing = self.playing
         try:
+            if playing.has_ended:
+                self._begin_next()
+                return
             stop_us = self._cut_us()
             if stop_us > playing.t_us:
                 if self._is_unpaced:
@@ -276,17 +291,23 @@ class Performance:
 
     def _end_reel(self) -> None:
         self.playing.end()
-        following = self.playing.next_index()
-        if self._goal is not None or following is None:
+        if self._goal is not None or self.playing.next_index() is None:
             self.rest()
-            return
-        self._publish()
-        self.playing.open(following)
-        self._clock.start(self.playing.t_us)
+
+    def _begin_next(self) -> None:
+        """Begin the reel that follows; while a device starts over, this is where the show stands already."""
+        playing = self.playing
+        index = playing.next_index() or 0
+        reel = playing.reels[index]
+        self.position = dataclasses.replace(
+            self._seat(), reel=index, name=reel.name, t_us=0, duration_us=reel.duration_us, label=None, final=None
+        )
+        playing.open(index)
+        self._clock.start(playing.t_us)
 
     def _begin(self) -> None:
         """Get ready to play on from where it stands."""
-        self._problem = None
+        self.fault = None
         try:
             if self.playing.has_ended:
                 self.playing.open(self.playing.next_index() or 0)
@@ -297,8 +318,8 @@ class Performance:
         self._clock.start(self.playing.t_us)
 
     def _fail(self, fault: Exception) -> None:
-        self._problem = _told(fault)
-        self._is_playing = False
+        self.fault = fault
+        self._is_playing = self._is_awaiting = False
         if self._recorder is not None and self.playing.faulty is self._recorder:
             try:
                 self.change_recorder(None)
@@ -324,18 +345,18 @@ class Performance:
             duration_us=playing.reel.duration_us,
             label=playing.label,
             is_playing=self._is_playing,
-            has_ended=playing.has_ended,
+            has_ended=playing.has_ended and not self._is_playing,
             speed=self._clock.speed,
-            behind_s=self._clock.behind_s if self._is_playing else 0.0,
+            behind_s=self._clock.behind_s if self._is_playing and not playing.has_ended else 0.0,
             roi=playing.roi,
             is_recording=self._recorder is not None,
             final=playing.final,
-            problem=self._problem,
+            problem=getattr(playing.engine, "problem", None) if self.fault is None else _told(self.fault),
         )
 
     def _publish(self) -> None:
         self.position = self._seat()
-        if self._is_going and not self._is_closing:
+        if (self._is_going or self._is_awaiting) and not self._is_closing:
             self.stands.clear()
         else:
             self.stands.set()

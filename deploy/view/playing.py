@@ -17,7 +17,7 @@ from spikeport.deploy.readout import count_labels, n_classes
 from spikeport.models.events import Events
 from spikeport.models.window import no_events, one_behind_other
 
-from .nodes import Decimate, chain, crop, decimate
+from .nodes import Decimate, chain, crop, decimate, rescale
 from .reels import CameraReel, LiveReel, check_sensor
 from .settings import ViewSettings
 from .transport import KeptState, KeptStates
@@ -152,7 +152,7 @@ class Playing:
             raise SettingError(f"open: expected a reel from 0 to {len(self.reels) - 1}, found {index}. Try 0.")
         if isinstance(self.reels[index], CameraReel) and not self.engine.has_camera:
             raise DeviceError(f"camera: expected a board with a camera, found {self.engine.name}. Try a recording.")
-        check_sensor(self.reels[index], self._size)
+        check_sensor(self.reels[index], self._size, rescale=self.settings.rescale)
         is_live = isinstance(self.reels[index], LiveReel) and index == self.index
         start_us = self.t_us if is_live else _start_of(self.reels[index])
         self._is_broken = True
@@ -353,7 +353,9 @@ class Playing:
         """Return what the nodes let through; a session holds what they did."""
         if isinstance(self.reel, CutReel):
             return events
-        nodes = chain(*(() if self.roi is None else (crop(self.roi),)), self._thin)
+        size = events.sensor_size
+        fitting = (rescale(size, self._size),) if self.settings.rescale and size != self._size else ()
+        nodes = chain(*fitting, *(() if self.roi is None else (crop(self.roi),)), self._thin)
         parts = nodes(events)
         return one_behind_other(parts) if parts else no_events(self._size)
 

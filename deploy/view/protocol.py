@@ -129,6 +129,7 @@ def _header(frame: Frame, number: int) -> dict[str, Any]:
         "skipped_counts": None if skipped is None else skipped.tolist(),
         "so_far": frame.so_far.tolist(),
         "reset": frame.was_reset,
+        "past": frame.is_past,
     }
 
 

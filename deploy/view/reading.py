@@ -218,8 +218,8 @@ def _takes(rows: NDArray[Any], marks: Sequence[dict[str, Any]], settings: ViewSe
         if first == last:
             continue  # nothing was shown of it
         inside = rows[first:last]
-        if np.any(inside["start_us"] < np.append(reset["t_us"], inside["stop_us"][:-1])):
-            raise ValueError("stretches: expected times that never go back between two resets, found others")
+        if np.any(inside["start_us"] != np.append(reset["t_us"], inside["stop_us"][:-1])):
+            raise ValueError("stretches: expected each where the one before ends between two resets, found others")
         place = (reset["reel"], reset["name"], reset["label"], reset["t_us"], int(inside["stop_us"][-1]))
         yield Take(*place, first, last, tuple(knobs), last in finals, finals.get(last))
 

@@ -1,8 +1,10 @@
-"""What was shown lately, kept for exports."""
+"""What was shown lately, kept for exports and for pages that come late."""
 
 from __future__ import annotations
 
 import collections
+import dataclasses
+import itertools
 import threading
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -20,6 +22,22 @@ MAX_EVENTS = 1 << 20
 
 MAX_SPAN_US = 60_000_000
 
+PAST_WINDOWS = 512
+PAST_EVENTS = 1 << 15
+"""Most windows and events that a page is told of when it comes late."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Past:
+    """What a page shows that has looked on since the reel or the last seek began: the newest windows and events.
+
+    ``events`` are those of one fading time before ``t_us``: as many as are seen of those that fade; None: no stretch.
+    """
+
+    t_us: int = 0
+    windows: tuple[Window, ...] = ()
+    events: Events | None = None
+
 
 class _Part(NamedTuple):
     start_us: int
@@ -30,8 +48,10 @@ class _Part(NamedTuple):
 class Recent:
     """A listener that keeps the last windows, and the events since the last seek or reel as far as there is room."""
 
-    def __init__(self, classes: Sequence[str]) -> None:
+    def __init__(self, classes: Sequence[str] = (), *, fade_ms: float = 50.0) -> None:
         self._classes = tuple(classes)
+        self._fade_us = round(fade_ms * 1000)
+        self._n_since_reset = 0
         self._lock = threading.Lock()
         self._windows: collections.deque[Window] = collections.deque(maxlen=MAX_WINDOWS)
         self._parts: collections.deque[_Part] = collections.deque()
@@ -51,12 +71,31 @@ class Recent:
         """Keep a window."""
         with self._lock:
             self._windows.append(window)
+            self._n_since_reset += 1
 
     def on_reset(self, position: Position) -> None:  # noqa: ARG002 - a listener's method
         """Forget the events: time starts again somewhere else."""
         with self._lock:
             self._parts.clear()
-            self._n_events = 0
+            self._n_events = self._n_since_reset = 0
+
+    def past(self) -> Past:
+        """Return what a page that comes late has missed of what is still to be seen."""
+        with self._lock:
+            newest = itertools.islice(reversed(self._windows), min(self._n_since_reset, PAST_WINDOWS))
+            windows = tuple(reversed(list(newest)))
+            if not self._parts:
+                return Past(0, windows)
+            stop_us = self._parts[-1].stop_us
+            start_us, n_events = stop_us - self._fade_us, 0
+            kept: list[Events] = []
+            for part in reversed(self._parts):
+                if kept and (part.stop_us <= start_us or n_events >= PAST_EVENTS):
+                    break
+                kept.append(part.events)
+                n_events += len(part.events)
+        events = one_behind_other(kept[::-1]).window(start_us, stop_us)
+        return Past(stop_us, windows, events.part(max(0, len(events) - PAST_EVENTS), len(events)))
 
     def windows_csv(self) -> bytes:
         """Return a table of the windows."""

@@ -238,16 +238,17 @@ def open_reels(path: str | Path) -> tuple[Reel, ...]:
     return reels
 
 
-def check_sensor(reel: Reel, sensor_size: tuple[int, int]) -> None:
-    """Refuse a reel whose sensor is not that of the program.
+def check_sensor(reel: Reel, sensor_size: tuple[int, int], *, rescale: bool = False) -> None:
+    """Refuse a reel whose sensor is not that of the program, unless its events are scaled to that.
 
     Raises: RecordingError; errors of the readers where it had to be read.
     """
-    if reel.sensor_size != sensor_size:
+    if reel.sensor_size != sensor_size and not rescale:
         found, expected = ("{}x{}".format(*size) for size in (reel.sensor_size, sensor_size))
         raise RecordingError(
             f"{reel.name}: expected a sensor of {expected} (height x width) as the program's input, found {found}. "
-            "Try cropping or scaling the recording, or a program compiled for its size."
+            "Try rescale, which scales the recording to that (rescale = true in the table [view] of a --config file), or "
+            "a program compiled for its size."
         )
 
 

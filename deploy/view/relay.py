@@ -52,8 +52,15 @@ _CLOSE_S = 0.3
 """How long a client that does not read may hold up its own farewell."""
 
 
+_BEGIN = Command("begin", None, {})
+"""What a client's first frame on its screen stands for: somebody looks on now, and no client can say so itself."""
+
+
 class Player(Protocol):
     """What commands are carried out by: the show. Each method may block until the show has come to its next cut."""
+
+    def begin(self) -> None:
+        """Go on, if that waits for somebody to look on."""
 
     def play(self) -> None:
         """Go on."""
@@ -178,6 +185,8 @@ def carry_out(command: Command, show: Player, record_path: Callable[[], Path] | 
     """
     values = command.values
     match command.do:
+        case "begin":
+            show.begin()
         case "play":
             show.play()
         case "pause":
@@ -223,7 +232,7 @@ class Client:
         self._rate = Rate(COMMANDS_PER_S, self._loop.time())
         self._n_refused = 0
         self._waiting: asyncio.Queue[Command] = asyncio.Queue(_MOST_WAITING)
-        self._is_called = False
+        self._is_called = self._has_seen = False
 
     def tell(self, facts: Mapping[str, Any]) -> None:
         """Send facts before the next frame."""
@@ -328,6 +337,9 @@ class Client:
             now_s = self._loop.time()
             if command.do == "shown" and self._credit.shown(command.values["frame"], now_s):
                 self._wake.set()
+                if not self._has_seen:
+                    self._has_seen = True
+                    await self._enqueue(_BEGIN)
             elif not self._rate.allows(now_s):
                 await self._refuse(command, f"At most {COMMANDS_PER_S} commands a second.")
             elif command.do != "shown":
@@ -376,5 +388,6 @@ class Client:
         else:
             after(command)
             answer = done_message(command.id)
-        await self._send(answer)
+        if command is not _BEGIN:
+            await self._send(answer)
         self._wake.set()

@@ -38,7 +38,9 @@ _END_S = 2.0
 class ViewServer:
     """A web server in a thread of its own that shows a show to whoever has the token.
 
-    ``facts`` are sent to each client first, and to all when they change.
+    ``facts`` are sent to each client first, and to all when they change. ``audience`` is one that the show tells
+    already; None: one from ``start`` to ``close``. When the first client has drawn its first frame, the show begins if
+    it waits for that.
     Raises: SettingError where a file of the page or an icon cannot be served, or from ``start`` where the address is
     taken or not this machine's.
     """
@@ -49,8 +51,11 @@ class ViewServer:
         facts: Mapping[str, Any],
         serve: ServeSettings | None = None,
         assets: Assets | None = None,
+        *,
+        audience: Audience | None = None,
     ) -> None:
-        self._audience = Audience()
+        self._audience = Audience() if audience is None else audience
+        self._is_told = audience is not None
         self._serve = ServeSettings() if serve is None else serve
         self._assets = Assets() if assets is None else assets
         self._facts = facts
@@ -112,7 +117,8 @@ class ViewServer:
             )
         )
         self._ready.clear()
-        self._show.add_listener(self._audience)
+        if not self._is_told:
+            self._show.add_listener(self._audience)
         self._thread = threading.Thread(target=self._run, name="view-server", daemon=True)
         self._thread.start()
         self._ready.wait()
@@ -129,7 +135,8 @@ class ViewServer:
         thread, self._thread = self._thread, None
         if thread is None:
             return
-        self._show.remove_listener(self._audience)
+        if not self._is_told:
+            self._show.remove_listener(self._audience)
         asyncio.run_coroutine_threadsafe(self._shut(), self._loop)
         thread.join(_END_S)
         self._threads.shutdown(wait=False, cancel_futures=True)

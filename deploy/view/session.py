@@ -101,7 +101,7 @@ class SessionRecorder:
 
     def on_stretch(self, stretch: Stretch) -> None:
         """Take a stretch."""
-        if self._stop_us is None or stretch.start_us < self._stop_us:
+        if stretch.start_us != self._stop_us:
             self._position = {**self._position, "t_us": int(stretch.start_us)}
             self._add_mark({"reset": self._position})
         if not self._has_room():

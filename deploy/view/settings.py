@@ -71,7 +71,8 @@ class ViewSettings:
     A window's winner needs ``threshold`` spikes of its own, and ``low`` to ``high`` of all classes; else
     ``default_class`` is shown. ``names`` and ``n_classes`` stand in place of what the program says. ``plots`` are rows
     from top to bottom. ``speed`` is that of the recording's time, None as fast as it can. ``decimate`` ``(L, M)`` keeps
-    L of every M events. ``watch`` is the core whose spike map is shown first; None: the output's.
+    L of every M events. ``rescale`` scales recordings of another sensor size to the program's. ``watch`` is the core
+    whose spike map is shown first; None: the first that can be seen.
     Units: ``interval_ms`` and ``step_ms`` of the recording's own time; ``fade_ms`` until an event has faded to a third.
     Raises: SettingError with every value that makes no sense.
     """
@@ -94,6 +95,7 @@ class ViewSettings:
     decimate: tuple[int, int] = (1, 1)
     history_s: float = 10.0
     watch: int | None = None
+    rescale: bool = False
 
     def __post_init__(self) -> None:
         found = [
@@ -124,7 +126,8 @@ class ServeSettings:
     """Where the page is served, and to whom.
 
     ``port`` 0 is any free one; ``token`` None is a random one. An address that is not this machine's own loopback is
-    reached only under the names in ``allow_hosts``, or under itself; every address needs the token.
+    reached only under the names in ``allow_hosts``, or under itself; every address needs the token. With
+    ``waits_for_viewer`` the show begins when the first page is there, so that nothing is missed; else at once.
     Raises: SettingError with every value that makes no sense.
     """
 
@@ -133,6 +136,7 @@ class ServeSettings:
     token: str | None = None
     allow_hosts: tuple[str, ...] = ()
     max_viewers: int = 8
+    waits_for_viewer: bool = True
 
     def __post_init__(self) -> None:
         found = []
@@ -249,6 +253,8 @@ def _number_problems(settings: ViewSettings) -> list[str]:
     is_pair = isinstance(kept, tuple) and len(kept) == 2
     if not (is_pair and _is_whole(kept[1], 1, _MAX_COUNT) and _is_whole(kept[0], 1, kept[1])):
         found.append(f"decimate: expected (L, M) with 1 <= L <= M, found {kept!r:.40}. Try (1, 4).")
+    if not isinstance(settings.rescale, bool):
+        found.append(f"rescale: expected True or False, found {settings.rescale!r:.40}. Try True.")
     if settings.watch is not None and not _is_whole(settings.watch, 0, _MAX_COUNT):
         found.append(f"watch: expected the number of a core, or None, found {settings.watch!r:.40}. Try None.")
     return found

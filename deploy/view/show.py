@@ -66,6 +66,14 @@ class Show:
         """Return whether the show stands still, having waited for that: the end, a pause, a problem, or its close."""
         return self._on.stands.wait(timeout_s)
 
+    def await_viewer(self) -> None:
+        """Wait with playing until ``begin`` is called, or something else is asked for; ``wait`` waits for that too."""
+        self._on.ask(self._on.await_viewer)
+
+    def begin(self) -> None:
+        """Play, if the show waits for that, and do nothing otherwise. Raises: as ``play``."""
+        self._on.ask(self._on.begin)
+
     def play(self) -> None:
         """Play on; at the end of a reel the next one, or the first. Raises: what beginning a reel raises."""
         self._on.ask(self._on.play)
@@ -163,6 +171,11 @@ class Show:
     def so_far(self) -> NDArray[np.int64]:
         """Return the spikes of each class since the start of the reel."""
         return self._playing.windows.so_far
+
+    @property
+    def fault(self) -> Exception | None:
+        """What paused the show, whose sentence is the problem of its position; None where all is well."""
+        return self._on.fault
 
     def finals(self) -> dict[int, int | None]:
         """Return the class of each reel that has ended, by its index, as it ended last."""

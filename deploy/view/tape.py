@@ -54,14 +54,20 @@ MAX_MARKS_BYTES = 1 << 24
 MAX_MEMBER_BYTES = 1 << 26
 """Most bytes of one array of a chunk."""
 
-MAX_TIME_US = 1 << 53
+MAX_TIME_US = 1 << 41
+"""Latest time of a session, 25 days: who plays it goes through all of them."""
+
+MAX_STRETCH_US = 3_600_000_000
+"""Longest stretch: none crosses the end of a window, which may last an hour."""
+
 MAX_COUNT = 1 << 40
 
 EVENT = np.dtype([("t_us", "<i8"), ("x", "<i2"), ("y", "<i2"), ("p", "i1")])
 OUTPUT = np.dtype([("t_us", "<i8"), ("label", "<i2")])
 
 _NOT_TOLD, _ABSENT = -1, -2
-_LOOKS_ONLY = {"icons", "decimate"}  # a folder of another machine; what was left out is left out already
+_MAX_SUM = 1 << 60
+_LOOKS_ONLY = {"icons", "decimate", "rescale"}  # a folder of another machine; what was done to events is done already
 
 
 def stretch_dtype(n_cores: int) -> np.dtype[Any]:
@@ -285,17 +291,21 @@ def find_problem(tables: Mapping[str, NDArray[Any]], program: Program, facts: Se
     height, width = facts.sensor_size
     n_labels = max(len(facts.classes), n_classes(program))
     for name in ("start_us", "stop_us", "n_events", "n_spikes", "n_left_out", "n_late"):
-        if not _within(rows[name], 0, MAX_TIME_US if name.endswith("_us") else MAX_COUNT):
-            return f"stretches: expected {name} of 0 or more, found {rows[name].min(initial=0)}"
-    if np.any(rows["start_us"] > rows["stop_us"]) or not _within(rows["cores"], _ABSENT, MAX_COUNT):
-        return "stretches: expected times in order and counts of cores, found others"
+        most = MAX_TIME_US if name.endswith("_us") else MAX_COUNT
+        if not _within(rows[name], 0, most):
+            return f"stretches: expected {name} of 0 to {most}, found {rows[name].min()} to {rows[name].max()}"
+    if not _within(rows["stop_us"] - rows["start_us"], 0, MAX_STRETCH_US) or not _within(
+        rows["cores"], _ABSENT, MAX_COUNT
+    ):
+        return f"stretches: expected times in order, {MAX_STRETCH_US} us at most, and counts of cores, found others"
     for name, table in (("events", events), ("spikes", spikes)):
         if int(rows[f"n_{name}"].sum()) != len(table):
             return f"{name}: expected {int(rows[f'n_{name}'].sum())}, as the stretches say, found {len(table)}"
         of = np.repeat(np.arange(len(rows)), rows[f"n_{name}"])
         backwards = (np.diff(table["t_us"]) < 0) & (np.diff(of) == 0)
-        if backwards.any() or not _within(table["t_us"], 0, MAX_TIME_US):
-            return f"{name}: expected times of 0 or more that never decrease within a stretch, found others"
+        least = 0 if name == "events" else -MAX_TIME_US  # a late spike of a device may be from before the start
+        if backwards.any() or not _within(table["t_us"], least, MAX_TIME_US):
+            return f"{name}: expected times that never decrease within a stretch, up to {MAX_TIME_US}, found others"
         if name == "events" and not np.all(
             (table["t_us"] >= rows["start_us"][of]) & (table["t_us"] < rows["stop_us"][of])
         ):
@@ -313,7 +323,7 @@ def _window_problem(windows: NDArray[Any], n_counts: int) -> str | None:
         most = 1 if name == "is_open" else MAX_TIME_US if name.endswith("_us") else MAX_COUNT
         if not _within(windows[name], 0, most):
             return f"windows: expected {name} of 0 to {most}, found others"
-    if not (_within(windows["synops"], -1, MAX_TIME_US) and np.all(windows["start_us"] <= windows["stop_us"])):
+    if not (_within(windows["synops"], -1, _MAX_SUM) and np.all(windows["start_us"] <= windows["stop_us"])):
         return "windows: expected synops and times in order, found others"
     if not all(_within(windows[name], -1, n_counts - 1) for name in ("winner", "label")):
         return f"windows: expected winners and labels of -1 to {n_counts - 1}, found others"
@@ -336,7 +346,7 @@ def _refuse(constant: str) -> Any:
     raise ValueError(f"expected finite numbers, found {constant}")
 
 
-def is_whole(value: object, least: int = 0, most: int = MAX_TIME_US) -> bool:
+def is_whole(value: object, least: int = 0, most: int = 1 << 53) -> bool:
     """Return whether a value of JSON is a whole number in a range."""
     return type(value) is int and least <= value <= most
 

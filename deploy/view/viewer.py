@@ -20,6 +20,7 @@ from spikeport.deploy.types import Program
 from spikeport.models.events import Events
 
 from .assets import Assets
+from .backlog import Audience
 from .facts import facts_of, first_watched, names_of, shown_settings
 from .icons import find_icons
 from .recent import Recent
@@ -66,7 +67,7 @@ class Viewer:
             Path(one) for one in (program, source) if isinstance(one, (str, Path)) and "://" not in str(one)
         ]
         with contextlib.ExitStack() as stack:
-            engine, reels, name = _opened(program, source, device, follows_knobs=_has_default_knobs(self.settings))
+            engine, reels, name = _opened(program, source, device, settings=self.settings)
             stack.callback(engine.close)
             if isinstance(engine, ReplayEngine) and engine.reels[0].knobs:
                 self.settings = self.settings.changed(**engine.reels[0].knobs[0][1])
@@ -76,24 +77,24 @@ class Viewer:
             if readout is not None:
                 ask_readout(readout, np.zeros(len(self._names), np.int64))
             icons = find_icons(self.settings.icons, self._names)
-            recent = Recent(self._names)
+            audience = Audience(Recent(self._names, fade_ms=self.settings.fade_ms))
             self.show = Show(
                 engine,
                 reels,
                 settings=self.settings,
                 readout=readout,
-                listeners=(recent, _Knobs(self._tell_settings)),
+                listeners=(audience, _Knobs(self._tell_settings)),
                 recorder=self._recorder,
             )
             urls = [None if icon is None else f"icons/{quote(icon.name)}" for icon in icons]
             self.facts = facts_of(engine, reels, name=name, settings=self.settings, urls=urls)
             assets = Assets(
                 icons={icon.name: icon for icon in icons if icon is not None},
-                windows_csv=recent.windows_csv,
-                activity_gif=recent.activity_gif,
+                windows_csv=audience.recent.windows_csv,
+                activity_gif=audience.recent.activity_gif,
                 record_path=self._next_record,
             )
-            self._server = ViewServer(self.show, self.facts, self.serve, assets)
+            self._server = ViewServer(self.show, self.facts, self.serve, assets, audience=audience)
             stack.pop_all()
 
     @property
@@ -112,10 +113,16 @@ class Viewer:
         return self._server.url
 
     def start(self) -> Self:
-        """Serve the page, and play. Raises: SettingError where the address cannot be had."""
-        self._server.start()
+        """Serve the page, and play: once a page is there, unless ``serve`` says not to wait for one.
+
+        Raises: SettingError where the address cannot be had.
+        """
         self.show.start()
-        self.show.play()
+        if self.serve.waits_for_viewer:
+            self.show.await_viewer()
+        self._server.start()
+        if not self.serve.waits_for_viewer:
+            self.show.play()
         return self
 
     def wait(self, timeout_s: float | None = None) -> bool:
@@ -199,7 +206,7 @@ def _has_default_knobs(settings: ViewSettings) -> bool:
 
 
 def _opened(
-    program: Program | str | Path, source: Source | None, device: str, *, follows_knobs: bool
+    program: Program | str | Path, source: Source | None, device: str, *, settings: ViewSettings
 ) -> tuple[Engine, tuple[Reel, ...], str]:
     """Return the engine, the reels, and the name of the program."""
     parsed = parse_device(device)
@@ -209,7 +216,7 @@ def _opened(
             raise SettingError(
                 f"{Path(program).name}: expected nothing but the recorded session, found {what} beside it. Try without."
             )
-        replay = ReplayEngine(open_session(program), follows_knobs=follows_knobs)
+        replay = ReplayEngine(open_session(program), follows_knobs=_has_default_knobs(settings))
         return replay, replay.reels, Path(program).name
     loaded = program if isinstance(program, Program) else load_program(program)
     name = str(loaded.provenance.get("network") or "program") if isinstance(program, Program) else Path(program).name
@@ -223,7 +230,7 @@ def _opened(
             "camera: expected a board, which has one, found the emulator. Try --device speck2fdevkit:0, or "
             "virtual:speck2fdevkit."
         )
-    check_sensor(reels[0], (loaded.dvs.input_shape[1], loaded.dvs.input_shape[2]))
+    check_sensor(reels[0], (loaded.dvs.input_shape[1], loaded.dvs.input_shape[2]), rescale=settings.rescale)
     if parsed.chip is None:
         from .emulated import EmulatedEngine
 

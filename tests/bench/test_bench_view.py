@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 
@@ -23,7 +24,7 @@ REEL = SteadyReel((8, 8), 1000)
 @given(st.lists(st.integers(0, 3_500_000), min_size=1, max_size=8))
 def test_the_source_gives_each_event_once_and_counts_them(cuts: list[int]) -> None:
     times = [0, *sorted(cuts)]
-    pieces = [REEL.take(first, last) for first, last in zip(times, times[1:], strict=False)]
+    pieces = [REEL.take(first, last) for first, last in itertools.pairwise(times)]
     assert sum(map(len, pieces)) == REEL.count(times[-1]) == len(REEL.take(0, times[-1]))
     joined = np.concatenate([piece.t_us for piece in pieces])
     assert np.array_equal(joined, REEL.take(0, times[-1]).t_us)

@@ -146,7 +146,9 @@ function writeState() {
   if (body.dataset.state !== 'live') return;
   const { playing, ended, problem, behind_ms: behind } = measured.frame?.position ?? {};
   const late = playing && behind > 500 ? `, ${(behind / 1000).toFixed(1)} s behind` : '';
-  const text = problem ? 'Stopped' : ended ? 'Ended' : playing === false ? 'Paused' : `Live${late}`;
+  const rest = ended ? 'Ended' : playing === false ? 'Paused' : `Live${late}`;
+  const text = !problem ? rest : rest === 'Paused' ? 'Stopped' : `${rest}, with a problem`;
+  get('state').title = problem ?? '';
   const place = get('state').lastChild;
   if (place.textContent !== text) place.textContent = text;
 }

@@ -74,7 +74,11 @@ export class Controls {
   }
 
   async seekTo(us) {
-    if (!this.canSeek()) return;
+    if (!this.canSeek()) {
+      // Where nothing can be gone back to, the start can still be begun at anew.
+      if (us <= 0 && this.position?.duration_us) await this.send({ do: 'open', index: this.position.reel });
+      return;
+    }
     const last = this.position.duration_us;
     await this.send({ do: 'seek', t_us: Math.round(Math.max(0, Math.min(last, us))) });
     this.isSeeking = false;
@@ -82,6 +86,13 @@ export class Controls {
 
   canSeek() {
     return Boolean(this.facts?.can_seek && this.position?.duration_us);
+  }
+
+  /** Returns why the position cannot be chosen; '' where it can. */
+  whyFixed() {
+    if (this.canSeek() || !this.facts) return '';
+    if (!this.position?.duration_us) return 'What comes live cannot be gone back to';
+    return 'This device has no state to go back to. Home begins the recording anew';
   }
 
   frame({ position }) {
@@ -94,6 +105,8 @@ export class Controls {
     if (!position) return;
     const { duration_us: duration, t_us: now, speed, reel, recording } = position;
     this.seek.disabled = !this.canSeek();
+    this.seek.title = this.whyFixed();
+    this.seek.parentElement.title = this.seek.title;
     this.seek.parentElement.classList.toggle('endless', !duration);
     if (duration) {
       if (this.seek.max !== String(duration)) this.seek.max = String(duration);

@@ -73,6 +73,7 @@ export class CoreGauges {
     meter.append(bar);
     const lost = document.createElement('small');
     lost.hidden = true;
+    lost.title = 'Events that this core did not take, since this page was opened';
     loadCell.append(meter, lost);
     element.append(name, loadCell, events, synops);
     const rates = { events: new Rate(), synops: new Rate() };

@@ -61,7 +61,7 @@ export class SpikeMap {
   /** Returns why there is no map. */
   sentence() {
     if (this.core === null || this.core === undefined) return 'Choose a core to see where it spikes.';
-    return this.isTold ? 'No spikes of this core so far.' : 'This core is not monitored: its spikes are not told.';
+    return this.isTold ? 'No spikes of this core seen yet.' : 'This core is not monitored: its spikes are not told.';
   }
 
   setCore(core) {

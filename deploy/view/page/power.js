@@ -47,16 +47,16 @@ export class PowerPlot {
   frame(frame) {
     if (frame.reset) this.clear();
     this.plot.setSpan(this.historyUs, frame.position.duration_us);
-    if (!(frame.span_us > 0)) return;
+    if (!(frame.span_us > 0 || frame.past)) return;
     this.endUs = frame.t_us;
     this.dirty = true;
-    if (!frame.power_w) return;
-    const windows = frame.windows.filter((one) => one.power_w && !one.open);
-    if (windows.length > 1) {
+    const windows = frame.windows.filter((one) => one.power_w && (frame.past || !one.open));
+    if (frame.past || (frame.power_w && windows.length > 1)) {
       for (const one of windows) this.plot.push(one.stop_us, this.rails.map((rail) => one.power_w[rail] ?? NaN));
       this.open = null;
       return;
     }
+    if (!frame.power_w) return;
     this.open ??= { spanUs: 0, joules: this.rails.map(() => 0) };
     this.open.spanUs += frame.span_us;
     this.rails.forEach((rail, i) => {

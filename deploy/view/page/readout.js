@@ -186,7 +186,8 @@ export class Readout {
   }
 
   drawFinal() {
-    const { ended = false, final = null, label = null } = this.position ?? {};
+    const { ended: stands = false, final = null, label = null } = this.position ?? {};
+    const ended = stands || final !== null;
     const truth = label === null ? null : this.classes[label] ?? `class ${label}`;
     this.final.hidden = !ended && truth === null;
     const isRight = ended && final !== null && label !== null && final === label;

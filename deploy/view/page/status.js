@@ -5,13 +5,13 @@ import { Recent, count, millis, quantile, si } from './numbers.js';
 const TOTALS = [
   ['events', 'events', 'Events that went to the program'],
   ['left_out', 'left out', 'Events left out by region, decimation, or rescaling'],
-  ['dropped', 'dropped', 'Events that a core dropped'],
+  ['dropped', 'dropped', 'Events that a core did not take because they lie outside of its map, as the chip does at odd '
+    + 'borders; of a board those that came while its buffer was full'],
   ['late', 'late', 'Spikes that came from the board after their stretch'],
   ['output_spikes', 'output spikes', 'Spikes that left the chip'],
   ['synops', 'synops', 'Synaptic operations'],
   ['windows', 'windows', 'Windows of collection; of them decided'],
 ];
-const ALARMS = ['dropped', 'late'];
 const N_DECISIONS = 200;
 const RATE_MS = 2000;
 
@@ -54,6 +54,9 @@ export class StatusLine {
     for (const core of frame.cores) for (const name of Object.keys(told)) if (core[name] !== null) told[name] += 1;
     // A device that tells of no core has a total of 0 that means nothing.
     const untold = Object.keys(told).filter((name) => frame.cores.length && !told[name] && !frame.totals[name]);
+    if (frame.past && frame.windows.some(({ synops }) => synops === null) && !frame.totals.synops) untold.push('synops');
+    // Cores drop events at borders by design; of a device that complains some are lost.
+    this.alarms = { late: frame.totals.late > 0, dropped: frame.totals.dropped > 0 && Boolean(frame.position.problem) };
     this.totals = { ...frame.totals, ...Object.fromEntries(untold.map((name) => [name, null])) };
     for (const { latency_ms: latency } of frame.windows) if (Number.isFinite(latency)) this.decisions.push(latency);
     this.dirty = true;
@@ -74,7 +77,7 @@ export class StatusLine {
     if (!totals) return;
     for (const [name] of TOTALS) {
       this.write(name, textOf(name, totals));
-      if (ALARMS.includes(name)) this.cells[name].cell.classList.toggle('alarm', totals[name] > 0);
+      this.cells[name].cell.classList.toggle('alarm', Boolean(this.alarms[name]));
     }
     const decisions = this.decisions.values();
     const last = decisions[decisions.length - 1];

@@ -74,7 +74,7 @@ class FakeShow:
         self.counted = Totals()
         self.gate = threading.Event()
         self.listeners: list[Audience] = []
-        self.t_us = 0
+        self.t_us = self.n_begun = 0
 
     def push(self, n_events: int, *, span_us: int = 1000, seed: int = 0) -> Stretch:
         """Tell a stretch, as the thread of a show does."""
@@ -98,6 +98,9 @@ class FakeShow:
 
     def so_far(self) -> NDArray[np.int64]:
         return np.arange(N_CLASSES)
+
+    def begin(self) -> None:
+        self.n_begun += 1
 
     def play(self) -> None:
         self.asked.append(("play", None))

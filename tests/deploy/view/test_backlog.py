@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 
 import numpy as np
@@ -10,7 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spikeport.deploy.view import backlog as module
+from spikeport.deploy.view import recent
 from spikeport.deploy.view.backlog import MAX_WINDOWS, Audience, Backlog, Frame, cells_of, n_cells
+from spikeport.deploy.view.recent import PAST_WINDOWS, Recent
 from spikeport.deploy.view.types import CoreCounts, Stretch, Totals
 
 from .clients import N_CLASSES, SENSOR, START, stretch, window
@@ -217,8 +220,53 @@ def test_an_audience_tells_those_who_are_there() -> None:
     audience.on_stretch(stretch(10, 20, n_events=6))
     audience.on_window(window(0))
     audience.on_reset(START)
+    assert all(take(one).is_past for one in (early, late))
     assert take(early).n_events == 11
     assert take(late).n_events == 5
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    st.lists(st.sampled_from(("stretch", "window", "reset")), max_size=30), st.integers(0, 30), st.integers(0, 600)
+)
+def test_who_joins_late_is_told_each_window_since_the_reset_once(plan: list[str], joins_at: int, n_first: int) -> None:
+    audience, index, since = Audience(Recent(fade_ms=0.02)), 0, 0
+    backlog, told = None, []
+    for number, step in enumerate(["window"] * n_first + plan):
+        if number == n_first + joins_at:
+            backlog, told = audience.join(), list(range(since, index))[-PAST_WINDOWS:]
+        if step == "window":
+            audience.on_window(window(index))
+            told.append(index)
+            index += 1
+        elif step == "reset":
+            audience.on_reset(START)
+            since, told = index, []
+        else:
+            audience.on_stretch(stretch(10 * number, 10 * (number + 1), n_events=9, seed=number))
+    if backlog is None:
+        backlog, told = audience.join(), list(range(since, index))[-PAST_WINDOWS:]
+    past, rest = take(backlog), take(backlog)
+    assert (past.is_past, past.was_reset, past.span_us, past.n_events, past.cores) == (True, True, 0, 0, {})
+    assert past.power_w is None
+    assert not rest.is_past
+    assert [one.index for one in (*past.windows, *rest.windows)] == told
+    assert not take(backlog).was_reset
+
+
+def test_the_past_draws_the_events_of_one_fading_time_and_no_more_than_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    audience, pieces = Audience(Recent(fade_ms=0.035)), [stretch(10 * i, 10 * i + 10, n_events=20) for i in range(9)]
+    for piece in pieces:
+        audience.on_stretch(piece)
+    (half,) = [dataclasses.replace(pieces[5], events=pieces[5].events.window(55, 60))]
+    expected = raster([half, *pieces[6:]])
+    assert expected.sum() > 60
+    assert np.array_equal(drawn(take(audience.join())), expected)
+    monkeypatch.setattr(recent, "PAST_EVENTS", 25)
+    (late,) = [dataclasses.replace(pieces[7], events=pieces[7].events.part(15, 20))]
+    assert np.array_equal(drawn(take(audience.join())), raster([late, pieces[8]]))
+    audience.on_reset(START)
+    assert take(audience.join()).points is None
 
 
 def test_nothing_is_lost_between_threads() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -71,7 +72,7 @@ class Look:
 
     def open(self) -> Look:
         self.page.goto(self.viewer.url)
-        return self.until("data.state === 'live' && data.frame !== ''")
+        return self.until("data.state === 'live' && (data.playing === 'true' || data.ended === 'true')")
 
     def until(self, condition: str) -> Look:
         """Wait for a condition on ``data``, the page's attributes, asked from outside: its policy forbids eval."""
@@ -207,6 +208,85 @@ def test_without_the_token_there_is_a_refusal_and_no_page(browser: Browser, smal
                 assert answer.status == 403
                 assert "token" in page.inner_text("body").lower()
                 assert page.locator("canvas").count() == 0
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+def test_a_virtual_board_is_shown_as_one_and_counts_every_event(browser: Browser, small: Program) -> None:
+    events = recording(1000, 1_000_000)
+    with looking(browser, small, events, device="virtual:speck2fdevkit") as look:
+        look.until("data.ended === 'true'")
+        assert look.page.inner_text("#device").startswith("virtual board")
+        assert look.data()["final"] == str(classify(Emulator(small).run(events), small))
+        assert look.numbers("events", "dropped") == (len(events), 0)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+def test_a_session_recorded_from_the_page_plays_again_with_the_same_counters(
+    browser: Browser, small: Program, tmp_path: Path
+) -> None:
+    counters = ("events", "outputSpikes", "synops", "dropped", "windows", "final", "class")
+    with contextlib.chdir(tmp_path):
+        with looking(browser, small, recording(20_000, 2_000_000), settings=ViewSettings(speed=0.2)) as look:
+            look.page.keyboard.press("Space")
+            look.until("data.playing === 'false'")
+            look.page.keyboard.press("Home")
+            look.until("data.tUs === '0'")
+            before = look.data()
+            look.page.keyboard.press("r")
+            look.until("!document.getElementById('recording').hidden")
+            look.page.select_option("#speed", index=look.page.locator("#speed option").count() - 1)
+            look.page.keyboard.press("Space")
+            look.until("data.ended === 'true'")
+            look.page.keyboard.press("r")
+            look.until("document.getElementById('recording').hidden")
+            shown = look.data()
+        (file,) = tmp_path.glob("session-*.npz")
+        with looking(browser, file, settings=ViewSettings(speed=None)) as look:
+            look.until("data.ended === 'true'")
+            again = look.data()
+    for name in counters:
+        was = shown[name] if name in ("final", "class") else str(int(shown[name]) - int(before[name]))
+        assert again[name] == was, name
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+def test_what_the_page_exports_is_what_was_shown(browser: Browser, small: Program) -> None:
+    with looking(browser, small, recording(), settings=ViewSettings(speed=None)) as look:
+        look.until("data.ended === 'true'")
+        for button, start in (("#png", b"\x89PNG"), ("#csv", b"index,start_us,stop_us"), ("#gif", b"GIF89a")):
+            look.page.click("button[popovertarget=exports]")
+            with look.page.expect_download() as coming:
+                look.page.click(button)
+            assert coming.value.path().read_bytes().startswith(start)
+            look.page.keyboard.press("Escape")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+def test_knobs_and_a_region_set_on_the_page_are_those_of_the_show(browser: Browser, small: Program) -> None:
+    events = recording(20_000, 2_000_000)
+    with looking(browser, small, events, settings=ViewSettings(speed=0.1)) as look:
+        look.page.keyboard.press("Space")
+        look.until("data.playing === 'false'")
+        look.page.click("button[popovertarget=settings]")
+        look.page.fill("#threshold", "30000")
+        look.page.press("#threshold", "Enter")
+        for box, value in zip(look.page.locator("input[name=roi]").all(), (4, 12, 2, 16), strict=True):
+            box.fill(str(value))
+        look.page.click("#roi-set")
+        look.until("window.spikeport.frame.position.roi?.join() === '4,12,2,16'")
+        assert look.viewer.show.settings.threshold == 30000
+        look.page.keyboard.press("Escape")
+        t_us, before = look.numbers("tUs", "events")
+        look.page.keyboard.press(".")
+        look.until(f"data.tUs !== '{t_us}'")
+        later_us, after = look.numbers("tUs", "events")
+        part = events.window(t_us, later_us)
+        inside = (part.y >= 4) & (part.y < 12) & (part.x >= 2) & (part.x < 16)
+        assert after - before == int(inside.sum())
 
 
 @pytest.mark.slow

@@ -175,6 +175,54 @@ def test_the_frames_of_a_real_show_sum_to_its_run(n_unshown: int) -> None:
     assert synops == totals["synops"] == sum(expected.recording.synops.values())
 
 
+def test_the_show_begins_when_the_first_client_has_drawn_and_nothing_of_it_is_missed() -> None:
+    case = classed_case(7)
+    show, log = open_show(case, ViewSettings(interval_ms=1.0, speed=None))
+    show.start()
+    show.await_viewer()
+    with contextlib.closing(show), ViewServer(show, FACTS) as server:
+        with open_socket(server) as socket:
+            ((first, _),) = frames(socket)
+            assert (first["past"], first["position"]["playing"], first["windows"]) == (True, False, [])
+            assert not show.wait(0.05)
+            say(socket, do="shown", frame=1)
+            headers = [first]
+            while not headers[-1]["position"]["ended"]:
+                headers.append(decoded(bytes(socket.recv(5)))[0])  # type: ignore[arg-type]
+                say(socket, do="shown", frame=headers[-1]["frame"])
+        assert show.wait(1)
+        assert sum(header["events"] for header in headers) == len(case.events)
+        assert [one["i"] for header in headers for one in header["windows"]] == [one.index for one in log.windows]
+        with open_socket(server) as late:
+            say(late, do="speed", value=1, id=5)
+            ((again, sections), *_) = frames(late)
+            say(late, do="shown", frame=1)
+            assert (again["past"], again["reset"], again["span_us"], again["events"]) == (True, True, 0, 0)
+            assert [one["i"] for one in again["windows"]] == [one.index for one in log.windows][-512:]
+            assert all(one["power_w"] for one in again["windows"])
+            assert len(sections["points"]) == len(case.events.from_zero().window(show.position().t_us - 50_000, 1 << 50))
+            for name in ("so_far", "totals"):
+                assert again[name] == headers[-1][name]
+            assert again["position"]["final"] == show.position().final
+            assert show.position().has_ended
+        assert show.totals().n_events == len(case.events)
+
+
+def test_a_show_that_begun_otherwise_is_not_begun_by_a_client(stand: Stand) -> None:
+    stand.show.n_begun = 0
+    with open_socket(stand.server) as socket:
+        ((first, _),) = frames(socket)
+        assert stand.show.n_begun == 0
+        say(socket, do="shown", frame=first["frame"])
+        wait_for(lambda: stand.show.n_begun == 1)
+        stand.show.push(3)
+        header, _ = decoded(bytes(socket.recv(3)))  # type: ignore[arg-type]
+        say(socket, do="shown", frame=header["frame"])
+        say(socket, do="begin", id=1)
+        assert "expected one of" in errors_before_close(socket)[0]
+    assert stand.show.n_begun == 1
+
+
 # commands
 
 

@@ -228,7 +228,7 @@ def test_what_makes_no_sense_is_refused_before_anything_plays() -> None:
     case = classed_case(31)
     engine = EmulatedEngine(case.program)
     wrong = dataclasses.replace(case.events, sensor_size=(99, 98))
-    with pytest.raises(RecordingError, match=r"found 99x98\. Try cropping"):
+    with pytest.raises(RecordingError, match=r"found 99x98\. Try rescale"):
         open_show(case, engine=engine, reels=[RecordingReel(wrong)])
     with pytest.raises(SettingError, match="at least one recording"):
         Show(engine, [], settings=ViewSettings())

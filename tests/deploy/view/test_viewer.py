@@ -52,7 +52,7 @@ def recording(seed: int) -> Events:
 @contextlib.contextmanager
 def played(*given: Any, **named: Any) -> Iterator[Viewer]:
     """Yield a viewer whose show stands at its end."""
-    with Viewer(*given, **named) as viewer:
+    with Viewer(*given, serve=ServeSettings(waits_for_viewer=False), **named) as viewer:
         viewer.start()
         assert viewer.wait(20)
         yield viewer

@@ -35,6 +35,8 @@ def beyond(counts):
     return 99
 def broken(counts):
     return 1 / 0
+def later(counts):
+    assert not counts.any(), "spikes"
 number = 3
 """
 
@@ -173,6 +175,27 @@ def test_a_recorded_session_plays_as_what_it_was(home: Path) -> None:
     assert (beside.returncode, "expected nothing but the recorded session" in beside.stderr) == (2, True)
     (home / "hurt.npz").write_bytes((home / "once.npz").read_bytes()[:-100])
     assert spikeport("view", "hurt.npz", *options, cwd=home).returncode == 6
+
+
+def test_a_readout_that_fails_later_ends_it_with_its_sentence_and_the_totals(home: Path) -> None:
+    done = spikeport("view", *ONE, "--readout", "readouts.py:later", "--no-open", "--once", "--json", cwd=home)
+    assert done.returncode == 2
+    lines = done.stdout.splitlines()
+    assert json.loads(lines[1])["totals"]["n_events"] > 0
+    assert json.loads("".join(lines[2:]))["error"]["code"] == 2
+    assert "Error: readout 'later': expected a class or None" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_the_page_is_opened_only_where_asked_for_or_where_somebody_sits(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[str] = []
+    monkeypatch.setattr("webbrowser.open", opened.append)
+    for options in ((), ("--no-open",), ("--open",)):
+        done = spikeport("view", *ONE, *options, "--duration", "0.1", cwd=home)
+        assert done.returncode == 0, done.stderr
+    assert opened == [done.stdout.splitlines()[0]]
 
 
 def test_it_ends_after_a_while_and_says_so_to_people(home: Path) -> None:
