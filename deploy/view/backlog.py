@@ -38,8 +38,8 @@ class Frame(ArrayRecord):
     ``maps`` holds int64 ``[H, W]`` for each watched core.
     Units: ``made_ms`` and ``data_ms``, when the newest stretch came, since 1970; ``power_w`` is the mean over
     ``span_us``. ``skipped_counts`` are the spikes of the windows that are not listed, None where all are.
-    The first frame of a client ``is_past``: it lists windows and draws events from before the client came, and counts
-    none of them.
+    The first frame of a client ``is_past``: it lists windows from before the client came, its image is that of
+    ``Past``, and nothing of it is counted.
     """
 
     made_ms: float
@@ -300,12 +300,9 @@ class _Sums:
 
 
 def _past_frame(past: Past, position: Position, totals: Totals, so_far: NDArray[np.int64]) -> Frame:
-    """Return the first frame of a client: what it has missed, drawn, and counted nowhere."""
-    sums = _Sums(was_reset=True)
-    if past.events is not None:
-        sums.draw(cells_of(past.events), past.events.sensor_size)
-    frame = sums.frame(position, totals, so_far)
-    return dataclasses.replace(frame, windows=past.windows, is_past=True)
+    """Return the first frame of a client: what it has missed, shown, and counted nowhere."""
+    frame = _Sums(was_reset=True).frame(position, totals, so_far)
+    return dataclasses.replace(frame, windows=past.windows, image=past.image, is_past=True)
 
 
 def n_cells(sensor_size: tuple[int, int]) -> int:

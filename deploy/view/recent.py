@@ -9,7 +9,11 @@ import threading
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
 from spikeport.deploy.errors import SettingError
+from spikeport.models.arrays import frozen
 from spikeport.models.events import Events
 from spikeport.models.window import one_behind_other
 
@@ -26,17 +30,22 @@ PAST_WINDOWS = 512
 PAST_EVENTS = 1 << 15
 """Most windows and events that a page is told of when it comes late."""
 
+PAST_LEVELS = 16
+"""What an event that has not faded adds to the past image: a page tells no finer steps apart."""
 
-@dataclasses.dataclass(frozen=True)
+_SEEN_FADES = 4  # fading times after which nothing of an event is seen
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
 class Past:
-    """What a page shows that has looked on since the reel or the last seek began: the newest windows and events.
+    """What a page shows that has looked on since the reel or the last seek began: the newest windows, and the image.
 
-    ``events`` are those of one fading time before ``t_us``: as many as are seen of those that fade; None: no stretch.
+    Shapes: ``image`` is uint8 ``[2, H, W]``, the events of each polarity and pixel as far as they have not faded, in
+    parts of ``1 / PAST_LEVELS``; None where nobody knows the sensor yet.
     """
 
-    t_us: int = 0
     windows: tuple[Window, ...] = ()
-    events: Events | None = None
+    image: NDArray[np.uint8] | None = None
 
 
 class _Part(NamedTuple):
@@ -50,7 +59,8 @@ class Recent:
 
     def __init__(self, classes: Sequence[str] = (), *, fade_ms: float = 50.0) -> None:
         self._classes = tuple(classes)
-        self._fade_us = round(fade_ms * 1000)
+        self._fade_us = fade_ms * 1000
+        self._seen_us = _SEEN_FADES * self._fade_us
         self._n_since_reset = 0
         self._lock = threading.Lock()
         self._windows: collections.deque[Window] = collections.deque(maxlen=MAX_WINDOWS)
@@ -84,18 +94,18 @@ class Recent:
         with self._lock:
             newest = itertools.islice(reversed(self._windows), min(self._n_since_reset, PAST_WINDOWS))
             windows = tuple(reversed(list(newest)))
-            if not self._parts:
-                return Past(0, windows)
-            stop_us = self._parts[-1].stop_us
-            start_us, n_events = stop_us - self._fade_us, 0
-            kept: list[Events] = []
+            kept: list[_Part] = []
+            n_events = 0
             for part in reversed(self._parts):
-                if kept and (part.stop_us <= start_us or n_events >= PAST_EVENTS):
+                if kept and (n_events >= PAST_EVENTS or part.stop_us <= self._parts[-1].stop_us - self._seen_us):
                     break
-                kept.append(part.events)
+                kept.append(part)
                 n_events += len(part.events)
-        events = one_behind_other(kept[::-1]).window(start_us, stop_us)
-        return Past(stop_us, windows, events.part(max(0, len(events) - PAST_EVENTS), len(events)))
+        if not kept:
+            return Past(windows)
+        events = one_behind_other([part.events for part in kept[::-1]])
+        newest_events = events.part(max(0, len(events) - PAST_EVENTS), len(events))
+        return Past(windows, _faded(newest_events, kept[0].stop_us, self._fade_us))
 
     def windows_csv(self) -> bytes:
         """Return a table of the windows."""
@@ -116,3 +126,12 @@ class Recent:
         span_us = max(start_us, kept[0].start_us), min(stop_us, kept[-1].stop_us)
         events: Events = one_behind_other([one.events for one in kept])
         return draw_gif(events.window(*span_us), span_us, windows=windows, classes=self._classes)
+
+
+def _faded(events: Events, t_us: int, fade_us: float) -> NDArray[np.uint8]:
+    """Return the image of events as they have faded at a time."""
+    height, width = events.sensor_size
+    left = PAST_LEVELS * np.exp((events.t_us - t_us) / fade_us)
+    cells = (events.p.astype(np.intp) * height + events.y) * width + events.x
+    levels = np.bincount(cells, left, minlength=2 * height * width).reshape(2, height, width)
+    return frozen(np.minimum(np.rint(levels), 255).astype(np.uint8))

@@ -247,8 +247,8 @@ def check_sensor(reel: Reel, sensor_size: tuple[int, int], *, rescale: bool = Fa
         found, expected = ("{}x{}".format(*size) for size in (reel.sensor_size, sensor_size))
         raise RecordingError(
             f"{reel.name}: expected a sensor of {expected} (height x width) as the program's input, found {found}. "
-            "Try rescale, which scales the recording to that (rescale = true in the table [view] of a --config file), or "
-            "a program compiled for its size."
+            "Try rescale, which scales it to that (rescale = true in the table [view] of a --config file), or a "
+            "program compiled for its size."
         )
 
 

@@ -108,7 +108,8 @@ export class CoreGauges {
     rows.forEach((row, i) => {
       for (const name of ['events', 'synops']) {
         const rate = rates[i][name];
-        write(row.cells[name], si(rate === null ? null : Math.round(rate), rate === null ? '' : '/s'));
+        const isSeen = row.rates[name].span > 0;
+        write(row.cells[name], rate === null ? si(null) : isSeen ? si(Math.round(rate), '/s') : '–');
         row.cells[name].classList.toggle('untold', rate === null);
       }
       row.meter.classList.toggle('untold', loads[i] === null);

@@ -124,7 +124,9 @@ export class EventImage {
     const points = sectionOf(frame, 'points');
     const image = sectionOf(frame, 'image');
     if (!points && !image && !(frame.span_us > 0)) return;
-    const { keep, gain } = fading(frame.span_us, this.fadeUs);
+    const fresh = fading(frame.span_us, this.fadeUs);
+    // The past comes as it has faded, in the steps of the table.
+    const { keep, gain } = frame.past ? { keep: 0, gain: 1 / LEVELS_PER_EVENT } : fresh;
     const { levels } = this;
     let anyLeft = false;
     if (keep < 1) {

@@ -253,6 +253,10 @@ export class LinePlot {
     ctx.lineWidth = this.strong === index ? 3 : 1.6;
     ctx.stroke();
     ctx.setLineDash([]);
+    if (n === 1) {
+      ctx.fillStyle = color;
+      ctx.fillRect(xs[0] - 2, y(heights[0]) - 2, 4, 4);
+    }
     if (this.stacked) {
       ctx.lineTo(xs[n - 1], y(below ? below.heights[n - 1] : 0));
       if (below) for (let i = n - 1; i >= 0; i -= 1) ctx.lineTo(xs[i], y(below.heights[i]));

@@ -52,7 +52,8 @@ export class PowerPlot {
     this.dirty = true;
     const windows = frame.windows.filter((one) => one.power_w && (frame.past || !one.open));
     if (frame.past || (frame.power_w && windows.length > 1)) {
-      for (const one of windows) this.plot.push(one.stop_us, this.rails.map((rail) => one.power_w[rail] ?? NaN));
+      if (frame.past && windows.length) this.pushWindow(windows[0], windows[0].start_us);
+      for (const one of windows) this.pushWindow(one, one.stop_us);
       this.open = null;
       return;
     }
@@ -65,6 +66,10 @@ export class PowerPlot {
     if (this.open.spanUs < (1.25 * this.plot.historyUs) / CAPACITY) return;
     this.plot.push(frame.t_us, this.open.joules.map((work) => work / this.open.spanUs));
     this.open = null;
+  }
+
+  pushWindow({ power_w: power }, t) {
+    this.plot.push(t, this.rails.map((rail) => power[rail] ?? NaN));
   }
 
   draw() {

@@ -25,6 +25,11 @@ function textOf(name, totals) {
   return name === 'synops' ? si(totals.synops) : count(totals[name]);
 }
 
+/** Returns which totals say that something is wrong. Cores drop by design; a device that complains lost events. */
+export function alarmsOf({ totals, position }) {
+  return { late: totals.late > 0, dropped: totals.dropped > 0 && Boolean(position.problem) };
+}
+
 export class StatusLine {
   constructor(host) {
     this.every = 250;
@@ -55,8 +60,7 @@ export class StatusLine {
     // A device that tells of no core has a total of 0 that means nothing.
     const untold = Object.keys(told).filter((name) => frame.cores.length && !told[name] && !frame.totals[name]);
     if (frame.past && frame.windows.some(({ synops }) => synops === null) && !frame.totals.synops) untold.push('synops');
-    // Cores drop events at borders by design; of a device that complains some are lost.
-    this.alarms = { late: frame.totals.late > 0, dropped: frame.totals.dropped > 0 && Boolean(frame.position.problem) };
+    this.alarms = alarmsOf(frame);
     this.totals = { ...frame.totals, ...Object.fromEntries(untold.map((name) => [name, null])) };
     for (const { latency_ms: latency } of frame.windows) if (Number.isFinite(latency)) this.decisions.push(latency);
     this.dirty = true;

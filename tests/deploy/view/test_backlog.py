@@ -226,9 +226,7 @@ def test_an_audience_tells_those_who_are_there() -> None:
 
 
 @settings(max_examples=20, deadline=None)
-@given(
-    st.lists(st.sampled_from(("stretch", "window", "reset")), max_size=30), st.integers(0, 30), st.integers(0, 600)
-)
+@given(st.lists(st.sampled_from(("stretch", "window", "reset")), max_size=30), st.integers(0, 30), st.integers(0, 600))
 def test_who_joins_late_is_told_each_window_since_the_reset_once(plan: list[str], joins_at: int, n_first: int) -> None:
     audience, index, since = Audience(Recent(fade_ms=0.02)), 0, 0
     backlog, told = None, []
@@ -254,19 +252,26 @@ def test_who_joins_late_is_told_each_window_since_the_reset_once(plan: list[str]
     assert not take(backlog).was_reset
 
 
-def test_the_past_draws_the_events_of_one_fading_time_and_no_more_than_enough(monkeypatch: pytest.MonkeyPatch) -> None:
-    audience, pieces = Audience(Recent(fade_ms=0.035)), [stretch(10 * i, 10 * i + 10, n_events=20) for i in range(9)]
+def test_the_past_image_is_what_has_not_faded_and_its_work_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    audience, expected = Audience(Recent(fade_ms=0.02)), np.zeros((2, *SENSOR))
+    pieces = [stretch(10 * i, 10 * i + 10, n_events=20, seed=i) for i in range(20)]
     for piece in pieces:
         audience.on_stretch(piece)
-    (half,) = [dataclasses.replace(pieces[5], events=pieces[5].events.window(55, 60))]
-    expected = raster([half, *pieces[6:]])
-    assert expected.sum() > 60
-    assert np.array_equal(drawn(take(audience.join())), expected)
-    monkeypatch.setattr(recent, "PAST_EVENTS", 25)
-    (late,) = [dataclasses.replace(pieces[7], events=pieces[7].events.part(15, 20))]
-    assert np.array_equal(drawn(take(audience.join())), raster([late, pieces[8]]))
+        for x, y, p, t_us in zip(*(getattr(piece.events, name) for name in ("x", "y", "p", "t_us")), strict=True):
+            expected[p, y, x] += np.exp((t_us - 200) / 20)
+    frame = take(audience.join())
+    assert frame.points is None
+    assert frame.image is not None
+    # Half a step of rounding; what is older than is seen of one pixel adds less than another step.
+    assert np.abs(frame.image / 16 - expected).max() < 1.5 / 16
+    monkeypatch.setattr(recent, "PAST_EVENTS", 5)
+    few = take(audience.join()).image
+    assert few is not None
+    assert np.count_nonzero(few) == np.count_nonzero(
+        raster([dataclasses.replace(pieces[-1], events=pieces[-1].events.part(15, 20))])
+    )
     audience.on_reset(START)
-    assert take(audience.join()).points is None
+    assert take(audience.join()).image is None
 
 
 def test_nothing_is_lost_between_threads() -> None:

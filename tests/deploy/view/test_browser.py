@@ -196,6 +196,56 @@ def test_reloading_keeps_the_session_and_the_token_leaves_the_address(browser: B
 
 @pytest.mark.slow
 @pytest.mark.timeout(120)
+def test_nothing_is_missed_and_a_reload_shows_what_was_there(browser: Browser, small: Program) -> None:
+    keys = ("class", "winner", "final", "events", "synops", "windows", "outputSpikes", "tUs", "playing", "ended")
+    filled = """(() => {
+      const lit = (name) => {
+        const canvas = document.querySelector(name);
+        const { data } = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height);
+        return new Set(new Uint32Array(data.buffer)).size;
+      };
+      const legend = [...document.querySelectorAll('.legend b')].map((one) => one.textContent);
+      return [lit('canvas.sensor'), lit('canvas.strip'), legend];
+    })()"""
+    recordings = [recording(3000, 300_000, seed=seed) for seed in range(3)]
+    with looking(browser, small, recordings, settings=ViewSettings(speed=1.0)) as look:
+        look.until("Number(data.windows) >= 4")
+        look.page.keyboard.press("Space")
+        for state in ("data.playing === 'false'", "data.ended === 'true'"):
+            look.until(state)
+            look.page.wait_for_timeout(300)
+            before = look.data()
+            look.page.reload()
+            look.until("data.state === 'live' && data.frame !== ''")
+            look.page.wait_for_timeout(300)
+            assert {key: look.data()[key] for key in keys} == {key: before[key] for key in keys}
+            assert look.page.evaluate("[spikeport.frame.past, spikeport.frame.events]") == [True, 0]
+            n_colors, n_classes, legend = look.page.evaluate(filled)
+            assert n_colors > 10
+            assert n_classes > 1
+            assert "–" not in legend
+            look.page.keyboard.press("Space")
+        assert look.viewer.show.totals().n_offered >= sum(map(len, recordings))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+def test_a_board_says_why_it_cannot_go_back_and_begins_anew(browser: Browser, small: Program) -> None:
+    events = recording(1000, 300_000)
+    with looking(browser, small, events, device="virtual:speck2fdevkit") as look:
+        look.until("data.ended === 'true'")
+        assert look.page.locator("#seek").is_disabled()
+        assert "no state to go back to" in str(look.page.locator("#seek").get_attribute("title"))
+        look.page.keyboard.press("Home")
+        look.until("data.tUs === '0' && data.ended === 'false'")
+        look.page.keyboard.press("Space")
+        look.until("data.ended === 'true'")
+        assert look.numbers("events")[0] == 2 * len(events)
+        assert look.data()["final"] == str(classify(Emulator(small).run(events), small))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
 def test_without_the_token_there_is_a_refusal_and_no_page(browser: Browser, small: Program) -> None:
     with Viewer(small, recording()) as viewer:
         viewer.start()

@@ -99,6 +99,18 @@ def test_every_import_is_there_and_used() -> None:
     assert reached == set(exported)
 
 
+def test_drops_are_an_alarm_only_where_the_device_complains_and_late_spikes_always() -> None:
+    totals = [{"late": late, "dropped": dropped} for late in (0, 2) for dropped in (0, 3)]
+    frames = [{"totals": one, "position": {"problem": why}} for one in totals for why in (None, "The buffer is full.")]
+    source = """
+      const { alarmsOf } = await page('status.js');
+      console.log(JSON.stringify(given.map(alarmsOf)));
+    """
+    for frame, alarms in zip(frames, run_node(source, frames), strict=True):
+        is_lost = frame["totals"]["dropped"] > 0 and frame["position"]["problem"] is not None  # type: ignore[index]
+        assert alarms == {"late": frame["totals"]["late"] > 0, "dropped": is_lost}  # type: ignore[index]
+
+
 def test_every_element_that_the_modules_ask_for_is_there_once() -> None:
     ids = [attributes["id"] for _, attributes in index().tags if "id" in attributes]
     assert len(ids) == len(set(ids))

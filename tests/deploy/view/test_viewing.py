@@ -162,6 +162,16 @@ def test_all_is_played_once_and_the_totals_are_told(home: Path) -> None:
     assert last["totals"]["n_windows"] == 6
 
 
+def test_a_recording_of_another_sensor_is_scaled_where_that_is_asked_for(home: Path) -> None:
+    (home / "scaled.toml").write_text("[view]\nrescale = true\n")
+    large = (PROGRAM, "--input", "large.npz", "--no-open", "--speed", "max", "--json", "--duration", "1")
+    refused = spikeport("view", *large, cwd=home)
+    assert (refused.returncode, "Try rescale" in refused.stdout + refused.stderr) == (2, True)
+    done = spikeport("--config", "scaled.toml", "view", *large, cwd=home)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.splitlines()[-1])["totals"]["n_events"] == 1000
+
+
 def test_a_recorded_session_plays_as_what_it_was(home: Path) -> None:
     options = ("--no-open", "--once", "--speed", "max", "--json")
     readout = ("--readout", "readouts.py:first", "--icons", "empty")
