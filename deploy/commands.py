@@ -228,6 +228,7 @@ def run_command(
     emit(result, [*shown, *([_rails_table(rails, device)] if rails else ())], as_json=as_json)
     if report is not None:
         say(f"Wrote {report}.")
+        hint(shlex.join(["spikeport", "view", str(program), "--input", str(recording)]))
     elif synops is not None:
         clock = [] if slow_clock_hz is None else ["--slow-clock-hz", f"{slow_clock_hz:g}"]
         again = ["spikeport", "run", str(program), "--input", str(recording), *clock]

@@ -106,6 +106,7 @@ class Board:
         self._driver: Any = getattr(samna, self._chip.driver)
         self._program: Program | None = None
         self._applied: tuple[frozenset[int], bool] | None = None
+        self._configurations: dict[tuple[frozenset[int], bool], Any] = {}
         self._rate_hz: float | None = None
         self.played_us = 0, 0
         self._graphs: list[Any] = []
@@ -127,7 +128,7 @@ class Board:
         self._check_open()
         rate_hz = Emulator(program, slow_clock_hz=slow_clock_hz).rate_hz
         if program is not self._program:
-            self._program, self._applied = None, None
+            self._forget()
             self._apply(program, _monitored(program))
         self._program, self._rate_hz = program, rate_hz
 
@@ -174,7 +175,7 @@ class Board:
             self._check_camera(program)
         rate_hz = Emulator(program, slow_clock_hz=slow_clock_hz).rate_hz
         if program is not self._program:
-            self._program, self._applied = None, None
+            self._forget()
         self._apply(program, watched)
         self._program, self._rate_hz = program, rate_hz
         if self._player is None:
@@ -182,7 +183,7 @@ class Board:
         heard = with_monitors(program, watched)
 
         def switch(is_on: bool) -> None:
-            self._apply(program, watched, sensor=is_on)
+            self._apply(program, watched, sensor=is_on, settles=False)
 
         return Live(self._player, heard, rate_hz=rate_hz, switch=switch if camera else None)
 
@@ -209,7 +210,7 @@ class Board:
         Raises: DeviceError where it does not answer: then only the button helps.
         """
         self._check_open()
-        self._program, self._applied = None, None
+        self._forget()
         self._within("soft reset", lambda: self._board.reset_board_soft(True))
 
     def close(self) -> None:
@@ -235,15 +236,17 @@ class Board:
     ) -> None:
         self.close()
 
-    def _apply(self, program: Program, monitored: frozenset[int], *, sensor: bool = False) -> None:
+    def _apply(
+        self, program: Program, monitored: frozenset[int], *, sensor: bool = False, settles: bool = True
+    ) -> None:
         """Load the chip with a program whose cores of these ids are monitored, where it is not loaded so already.
 
-        ``sensor`` also lets the camera feed the cores, and its events be seen.
+        ``sensor`` also lets the camera feed the cores, and its events be seen; they are wanted from the first one on,
+        so that ``Live`` waits where it has to, and not here. Not to have it settle is for that.
         """
         if self._applied == (monitored, sensor):
             return
-        watched = with_monitors(program, monitored)
-        configuration = configure_for(self._chip, watched, self._driver, sensor=sensor, monitor_sensor=sensor)
+        configuration = self._configured(program, monitored, sensor=sensor)
         fits, message = self._within("validating", lambda: self._driver.validate_configuration(configuration))
         if not fits:
             told = " ".join(str(message).split()).rstrip(".") or "no reason"
@@ -258,11 +261,25 @@ class Board:
         except DeviceError:
             self._within("soft reset", lambda: self._board.reset_board_soft(True))
             self._within("configuring after a soft reset", lambda: model.apply_configuration(configuration))
-        if not sensor:  # whose events are wanted from the first one on
+        if settles:
             time.sleep(self.pace.settle_s)
         if self._player is None:
             self._player = self._connect(model)
         self._applied = monitored, sensor
+
+    def _configured(self, program: Program, monitored: frozenset[int], *, sensor: bool) -> Any:
+        """Return a configuration; those of a program are kept, as a large one takes as long to make as to load."""
+        key = monitored, sensor
+        if key not in self._configurations:
+            watched = with_monitors(program, monitored)
+            made = configure_for(self._chip, watched, self._driver, sensor=sensor, monitor_sensor=sensor)
+            self._configurations[key] = made
+        return self._configurations[key]
+
+    def _forget(self) -> None:
+        """Know of no program."""
+        self._program, self._applied = None, None
+        self._configurations.clear()
 
     def _check_camera(self, program: Program) -> None:
         """Refuse a program that is not of the sensor, and a virtual camera without a recording."""

@@ -146,7 +146,7 @@ class Live:
             self._player.reset_states(self._program.cores)
         else:
             self._switch(False)
-            time.sleep(self._player.pace.quiet_s)  # what the camera saw before is still on its way
+            time.sleep(self._player.pace.settle_s + self._player.pace.quiet_s)  # what it saw is still on its way
         streams.reader.forget()
         call("the stop-watch", streams.watch.reset)
         self._begin()
@@ -199,6 +199,10 @@ class Live:
         self._asked.clear()  # answers that were still missing are among these
         found = {core.core: fill_states(core, answers[core.core]) for core in readable}
         return {core: state for core, state in found.items() if state is not None}
+
+    def interrupt(self) -> None:
+        """Have what another thread waits for fail at once: initial states, and the answers of a slow board."""
+        self._player.interrupt()
 
     def close(self) -> None:
         """Stop the clocks, and the camera, as far as the board still answers; closing twice is fine."""
@@ -301,6 +305,7 @@ class Live:
     def _wait_for_room(self) -> None:
         """Let a board that is slower than its input answer before more is written."""
         while len(self._asked) >= _N_OPEN:
+            self._player.check_wanted()
             self._gather()
             time.sleep(_POLL_S)
 

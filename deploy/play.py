@@ -92,6 +92,7 @@ class Player:
     def __init__(self, name: str, driver: Any, pace: Pace, streams: Streams) -> None:
         self.name, self.driver, self.pace, self.streams = name, driver, pace, streams
         self._n_late = 0
+        self._is_interrupted = False
         self._initial: tuple[Sequence[CoreProgram], list[Any]] = (), []
 
     def prepare(
@@ -163,6 +164,15 @@ class Player:
             wall_s=time.perf_counter() - started,
         )
 
+    def interrupt(self) -> None:
+        """Have states that are written or read in another thread fail at once: nobody waits for them any more."""
+        self._is_interrupted = True
+
+    def check_wanted(self) -> None:
+        """Raise DeviceError after ``interrupt``."""
+        if self._is_interrupted:
+            raise DeviceError(f"device '{self.name}': it is being closed. Try opening it again.")
+
     def close(self) -> None:
         """End the reader and stop the slow clock."""
         self.streams.reader.close(self.pace.timeout_s)
@@ -227,7 +237,9 @@ class Player:
         if self._initial[0] is not cores:  # kept, because making so many events takes as long as sending them
             self._initial = cores, [event for core in cores for event in encode_states(core, self.driver)]
         for _ in range(2):
-            self.write(self._initial[1], "writing states")
+            for first in range(0, len(self._initial[1]), _BATCH):
+                self.check_wanted()
+                self.write(self._initial[1][first : first + _BATCH], "writing states")
             wrong = self._count_wrong(cores)
             if not wrong:
                 return
@@ -259,6 +271,7 @@ class Player:
             self.write(encode_reads(core, self.driver, step), "asking for states")
             deadline = time.monotonic() + self.pace.timeout_s
             while len(held) < n_asked:
+                self.check_wanted()
                 new = self._take()
                 held.update(decode_states(new, core))
                 self._n_late += len(decode_spikes(new, [one.core for one in cores]))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import dataclasses
+import gc
 import json
 import os
 import shlex
@@ -113,8 +115,13 @@ def view_command(
     """
     from .view.viewer import Viewer
 
+    atexit.register(gc.freeze)  # an end without a search for garbage takes half as long: a second on a busy machine
     check_rate(slow_clock_hz)
     _check_duration(duration)
+    if once and loop:
+        raise SettingError(
+            "once: expected recordings that end, found loop, with which none is the last. Try one of them."
+        )
     low, high = parse_limits(limits)
     settings = ViewSettings(
         interval_ms=interval_ms,
@@ -152,7 +159,7 @@ def view_command(
                 viewer.show.record(record)
             viewer.start()
             asked.is_awaited = True
-            _tell(viewer, as_json=as_json)
+            _tell(viewer, _ending(duration, once=once), as_json=as_json)
             if open_page if open_page is not None else _has_display():
                 import webbrowser
 
@@ -172,7 +179,13 @@ def view_command(
 def _clocked(path: str, rate_hz: float) -> Program:
     """Return the program of a file with another slow clock."""
     from .artifact import load_program
+    from .view.tape import is_session
 
+    if is_session(path):
+        raise SettingError(
+            f"--slow-clock-hz: expected a program, found '{Path(path).name}', a recorded session, which has its clock. "
+            "Try without."
+        )
     return dataclasses.replace(load_program(path), slow_clock_hz=rate_hz or None)
 
 
@@ -220,7 +233,10 @@ def _asked_to_stop() -> Iterator[_Asked]:
             raise KeyboardInterrupt
         asked.stop.set()
 
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    hang_up = getattr(signal, "SIGHUP", None)  # a terminal that is closed; nohup has it ignored
+    is_heard = hang_up is not None and signal.getsignal(hang_up) is signal.SIG_DFL
+    numbers = (signal.SIGINT, signal.SIGTERM, *((hang_up,) if is_heard else ()))
+    before = {number: signal.signal(number, handle) for number in numbers}
     try:
         yield asked
     finally:
@@ -239,7 +255,13 @@ def _wait(viewer: Viewer, stop: threading.Event, duration_s: float | None, *, on
             return
 
 
-def _tell(viewer: Viewer, *, as_json: bool) -> None:
+def _ending(duration_s: float | None, *, once: bool) -> str:
+    """Return until when the page is there, in words."""
+    ends = [*(() if duration_s is None else (f"for {duration_s:g} s",)), *(("until all was played",) if once else ())]
+    return ", ".join((*ends, "or until Ctrl-C")) if ends else "until Ctrl-C"
+
+
+def _tell(viewer: Viewer, ending: str, *, as_json: bool) -> None:
     """Print where the page is."""
     if as_json:
         show_line(json.dumps({"url": viewer.url, "device": viewer.device, "pid": os.getpid()}))
@@ -248,7 +270,7 @@ def _tell(viewer: Viewer, *, as_json: bool) -> None:
     if not viewer.serve.is_local:
         say(f"Anybody on the network of {viewer.serve.host} who has this URL can see and steer the show.")
     begins = " The show begins when it is opened." if viewer.serve.waits_for_viewer else ""
-    say(f"The page is at this URL until Ctrl-C.{begins}")
+    say(f"The page is at this URL {ending}.{begins}")
 
 
 def _tell_totals(viewer: Viewer, record: Path | None, *, as_json: bool) -> None:

@@ -13,6 +13,7 @@ from spikeport.deploy.view.settings import ViewSettings
 from spikeport.deploy.view.viewer import Viewer
 from spikeport.models.console import show_line
 from spikeport.models.events import Events
+from spikeport.models.window import no_events, one_behind_other
 
 from .workloads import uniform_events
 
@@ -35,18 +36,12 @@ class SteadyReel:
 
     def take(self, start_us: int, stop_us: int) -> Events:
         """Return the events of a stretch of time."""
-        parts = []
+        parts = [no_events(self.sensor_size)]
         for second in range(start_us // _BLOCK_US, -(-stop_us // _BLOCK_US)):
             first_us = second * _BLOCK_US
-            low, high = np.searchsorted(self._block.t_us, (start_us - first_us, stop_us - first_us))
-            parts.append((self._block.part(int(low), int(high)), first_us))
-        columns = {
-            name: np.concatenate([getattr(part, name) for part, _ in parts]) if parts else np.zeros(0, np.int64)
-            for name in ("x", "y", "p")
-        }
-        times = [part.t_us + first_us for part, first_us in parts]
-        t_us = np.concatenate(times) if times else np.zeros(0, np.int64)
-        return Events(columns["x"], columns["y"], columns["p"], t_us, self.sensor_size)
+            part = self._block.window(start_us - first_us, stop_us - first_us)
+            parts.append(Events(part.x, part.y, part.p, part.t_us + first_us, self.sensor_size))
+        return one_behind_other(parts)
 
     def count(self, stop_us: int) -> int:
         """Return the number of events before a time."""

@@ -25,9 +25,9 @@ if TYPE_CHECKING:
         rescale,
     )
     from .reading import open_session
+    from .recorder import SessionRecorder
     from .reels import RecordingReel
     from .replay import ReplayEngine, compare_marks, replay_windows
-    from .session import SessionRecorder
     from .settings import ServeSettings, ViewSettings
     from .show import Show
     from .types import CoreCounts, Engine, OutputSpikes, Position, Reel, Stretch, Totals, Window

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from spikeport.models.arrays import ArrayRecord, frozen
 from spikeport.models.events import Events
 
+from .gauges import sum_told
 from .recent import Past, Recent
 from .types import CoreCounts, Position, Stretch, Totals, Window
 
@@ -317,12 +318,8 @@ def point_type(sensor_size: tuple[int, int]) -> np.dtype[np.uint16 | np.uint32]:
 
 def _added(a: CoreCounts, b: CoreCounts) -> CoreCounts:
     return CoreCounts(
-        n_events=_sum(a.n_events, b.n_events),
-        n_spikes=_sum(a.n_spikes, b.n_spikes),
-        synops=_sum(a.synops, b.synops),
-        n_dropped=_sum(a.n_dropped, b.n_dropped),
+        n_events=sum_told((a.n_events, b.n_events)),
+        n_spikes=sum_told((a.n_spikes, b.n_spikes)),
+        synops=sum_told((a.synops, b.synops)),
+        n_dropped=sum_told((a.n_dropped, b.n_dropped)),
     )
-
-
-def _sum(a: int | None, b: int | None) -> int | None:
-    return None if a is None or b is None else a + b

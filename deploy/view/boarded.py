@@ -14,6 +14,7 @@ from spikeport.deploy.device import VIRTUAL, open_device, parse_device
 from spikeport.deploy.devkit import Board
 from spikeport.deploy.errors import DeviceError
 from spikeport.deploy.live import Answer, Live
+from spikeport.deploy.patience import within
 from spikeport.deploy.rails import PowerMeter
 from spikeport.deploy.readout import classify, count_classes, n_classes
 from spikeport.deploy.samna_events import count_spikes
@@ -24,6 +25,11 @@ from .nodes import NO_SPIKES, output_spikes
 from .types import CoreCounts, OutputSpikes, PowerSource, Stretch
 
 _POWER_HZ = 50.0
+_CLOSE_S = 0.5
+"""How long a board may take to be closed before that goes on without being waited for."""
+
+_FRESH_S = 0.5
+"""How long a board may stand at its start, before it starts over where it does not stand still."""
 
 
 class BoardEngine:
@@ -65,14 +71,18 @@ class BoardEngine:
         self._watched: tuple[int, ...] = ()
         self._meter: PowerMeter | None = None
         self._power_w: dict[str, float] | None = None
+        self._is_new = self._is_closed = False
         self.restart()
         self._meter = board.measure_power(_POWER_HZ)
 
     def restart(self) -> None:
-        """Go back to the initial states and time 0. Raises: DeviceError."""
+        """Go back to the initial states and time 0, where the board does not stand there. Raises: DeviceError."""
+        if self._is_new:
+            return
         self.problem = None
         self._counts = {core: np.zeros(self._shapes[core], np.int64) for core in self.program.outputs}
         self._live.restart()
+        self._is_new, self._since_s = True, time.monotonic()
 
     def advance(self, events: Events, stop_us: int, *, speed: float | None = None) -> Stretch:
         """Return what happens until ``stop_us``, in real time; a ``speed`` of None is 1. See ``Live.advance``.
@@ -80,6 +90,7 @@ class BoardEngine:
         Raises: as there.
         """
         started = time.perf_counter()
+        self._begin()
         answer = self._live.advance(events, stop_us, speed=speed)
         for core, counts in self._counts.items():
             self._counts[core] = counts + count_spikes(answer.spikes[core], self._shapes[core])
@@ -130,12 +141,33 @@ class BoardEngine:
             recording = dataclasses.replace(recording, states=self._live.states())
         return classify(recording, self.program)
 
+    def interrupt(self) -> None:
+        """Have a restart that is under way in another thread fail at once, because ``close`` follows."""
+        self._live.interrupt()
+
     def close(self) -> None:
-        """Stop the board and give it back, as far as it still answers; closing twice is fine."""
-        meter, self._meter = self._meter, None
-        if meter is not None:
+        """Stop the board and give it back, as far as it still answers; closing twice is fine.
+
+        One that does not answer soon is waited for no longer: a thread goes on closing it as long as there is one.
+        """
+        if self._is_closed:
+            return
+        self._is_closed = True
+        self.interrupt()
+        with contextlib.suppress(DeviceError):
+            within(_CLOSE_S, f"device '{self.name}': closing", self._close)
+
+    def _begin(self) -> None:
+        """Start over where a clock ticked, or the camera saw something, while nobody played yet."""
+        is_new, self._is_new = self._is_new, False
+        has_drifted = self.has_camera or self._live.rate_hz is not None
+        if is_new and has_drifted and time.monotonic() - self._since_s > _FRESH_S:
+            self._live.restart()
+
+    def _close(self) -> None:
+        if self._meter is not None:
             with contextlib.suppress(DeviceError):
-                meter.close()
+                self._meter.close()
         self._live.close()
         self._board.close()
 

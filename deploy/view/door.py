@@ -80,6 +80,11 @@ class SocketDoor(WebSocketsSansIOProtocol):
         super().__init__(*args, **kwargs)
         self.conn = _Handshake(max_size=self.config.ws_max_size, logger=self.logger)
 
+    async def send(self, message: Any) -> None:
+        """Send a message of the application; a refusal is an answer too, of which nobody has to be warned."""
+        await super().send(message)
+        self.handshake_complete = self.handshake_complete or self.close_sent
+
 
 class _Handshake(ServerProtocol):
     def reject(self, status: int, text: str) -> HandshakeResponse:

@@ -68,9 +68,12 @@ class Look:
             raise SettingError("\n".join(problems))
 
 
-def write_windows_csv(windows: Iterable[Window], classes: Sequence[str]) -> bytes:
+def write_windows_csv(
+    windows: Iterable[Window], classes: Sequence[str], *, recordings: Sequence[str] | None = None
+) -> bytes:
     """Return a CSV table in UTF-8 with a row for each window; what is not known is empty.
 
+    ``recordings`` names that of each window.
     Units: as the columns say; ``latency_s`` of wall time.
     Law: reading a row gives the numbers of its window back, bit for bit. No cell is a formula to a spreadsheet.
     """
@@ -81,14 +84,19 @@ def write_windows_csv(windows: Iterable[Window], classes: Sequence[str]) -> byte
     rest = ["winner", "label", "label_name", "n_events", "synops", "is_open", "latency_s"]
     stream = io.StringIO()
     table = csv.writer(stream, lineterminator="\n")
-    table.writerow(["index", "start_us", "stop_us", *spikes, *rest, *(f"power_w {rail}" for rail in rails)])
-    for one in kept:
-        name = "" if one.label is None else _name_of(one.label, classes)
-        name = f"'{name}" if name.startswith(_FORMULA) else name
+    first = ["recording", "index", "start_us", "stop_us"]
+    table.writerow([*first, *spikes, *rest, *(f"power_w {rail}" for rail in rails)])
+    for one, recording in zip(kept, recordings or [""] * len(kept), strict=True):
+        name = _plain("" if one.label is None else _name_of(one.label, classes))
         power = [(one.power_w or {}).get(rail) for rail in rails]
         decided = (one.winner, one.label, name, one.n_events, one.synops, int(one.is_open), one.latency_s)
-        table.writerow([one.index, one.start_us, one.stop_us, *one.counts.tolist(), *decided, *power])
+        when = (_plain(recording), one.index, one.start_us, one.stop_us)
+        table.writerow([*when, *one.counts.tolist(), *decided, *power])
     return stream.getvalue().encode()
+
+
+def _plain(text: str) -> str:
+    return f"'{text}" if text.startswith(_FORMULA) else text
 
 
 def draw_gif(

@@ -14,11 +14,11 @@ from spikeport.deploy.readout import n_classes
 
 from . import icons
 from .reels import LiveReel
-from .settings import ViewSettings
+from .settings import KNOBS, ViewSettings
 from .types import Engine, Reel
 
 _SHOWN = (
-    *("interval_ms", "threshold", "low", "high", "default_class"),
+    *KNOBS,
     *("step_ms", "fps", "fade_ms", "history_s", "power_items", "watch"),
 )
 """Settings that the page has to know."""

@@ -1,4 +1,4 @@
-"""What the gauges show: power of each rail by the power model, and the load of each core."""
+"""What the cores of a stretch come to: the power of each rail by the power model, and sums of what a device tells."""
 
 from __future__ import annotations
 
@@ -9,25 +9,10 @@ import numpy as np
 
 from spikeport.convert.power import find_profile, rail_power
 from spikeport.convert.profiles import Kind, PowerProfile
-from spikeport.deploy.chips import chip
 from spikeport.deploy.errors import SettingError
 from spikeport.deploy.types import Program
 
 from .types import CoreCounts
-
-_RAILS = ("io", "logic", "ram", "pixel digital", "pixel analog")
-
-
-def rails_shown(items: int) -> tuple[str, ...]:
-    """Return the names of the rails that 3 or 5 power items stand for, in the order of the vendor's visualizer.
-
-    Raises: SettingError for another number.
-    """
-    if items not in (3, len(_RAILS)):
-        raise SettingError(
-            f"power_items: expected 3 (io, logic, ram) or 5 (and both rails of the pixels), found {items}. Try 5."
-        )
-    return _RAILS[:items]
 
 
 def power_of(
@@ -58,31 +43,6 @@ def power_of(
     if any(rates[term.kind] is None and term.energy.high > 0 for term in model.terms):
         return None
     return {rail.name: float(getattr(rail, f"{figure}_w")) for rail in rail_power(rates, model)}
-
-
-def load_of(
-    cores: Mapping[int, CoreCounts], program: Program, *, span_us: int = 0, limit: float | None = None
-) -> dict[int, float | None]:
-    """Return how loaded each core is by its synops, from 0 on; None for a core that does not tell.
-
-    With a ``limit`` it is the share of what the core can do, above 1 where that is exceeded. No limit is published:
-    without one it is relative to the busiest core, whose load is then 1; silent cores have 0.
-    Units: ``limit`` in synops per second of a core of one pipeline; cores with several can do ``Core.throughput`` times
-    that. ``span_us`` is how long the stretch was, which only a limit needs.
-    Raises: SettingError for a limit that is not above 0.
-    """
-    if limit is not None and not 0 < limit < np.inf:
-        raise SettingError(
-            f"limit: expected more than 0 synops per second of a core, or None, found {limit}. Try None."
-        )
-    table = chip(program.chip)
-    work = {
-        core: None if one.synops is None else one.synops / table.core(core).throughput for core, one in cores.items()
-    }
-    whole = max((one for one in work.values() if one is not None), default=0.0)
-    if limit is not None:
-        whole = limit * span_us * 1e-6
-    return {core: None if one is None else one / whole if whole else 0.0 for core, one in work.items()}
 
 
 def sum_told(numbers: Iterable[int | None]) -> int | None:

@@ -13,7 +13,8 @@ from typing import Any, TypeVar
 from spikeport.deploy.errors import DeployError, SettingError
 from spikeport.models.errors import ModelsError
 
-from .playing import Listener, Pace, Playing, Recorder
+from .listeners import Listener, Recorder
+from .playing import Pace, Playing
 from .reels import CameraReel
 from .transport import Clock
 from .types import Position
@@ -87,10 +88,15 @@ class Performance:
                 self._leave()
         if thread is not None and thread is not threading.current_thread():
             self._wishes.put(None)
+            interrupt = getattr(self.playing.engine, "interrupt", None)
+            if interrupt is not None:
+                interrupt()
             thread.join(_CLOSE_S)
             if thread.is_alive():  # it waits for a device, which may stop waiting when it is closed
                 self.playing.engine.close()
                 thread.join(_CLOSE_S)
+            if thread.is_alive():  # what was recorded until then is kept
+                self._end_recording()
 
     def ask(self, wish: Callable[[], T]) -> T | None:
         """Have something done in the thread, or here where there is none yet, and return what comes of it.
@@ -186,10 +192,9 @@ class Performance:
             return
         if self._make_recorder is None:
             raise SettingError("record: expected a show with a recorder, found one without. Try Show(..., recorder=).")
-        recorder = self._make_recorder(path)
-        self._recorder = recorder
-        recorder.on_reset(self._seat())
-        self.add_listener(recorder)
+        self._recorder = self._make_recorder(path)
+        self.playing.introduce(self._recorder, self._seat())
+        self.add_listener(self._recorder)
 
     # the thread
 
@@ -217,11 +222,19 @@ class Performance:
                 wish.error = closed
                 wish.done.set()
         reels = [reel for reel in self.playing.reels if hasattr(reel, "close")]
-        for close in (lambda: self.change_recorder(None), self.playing.engine.close, *(reel.close for reel in reels)):
+        self._end_recording()
+        for close in (self.playing.engine.close, *(reel.close for reel in reels)):
             try:
                 close()
             except (DeployError, ModelsError, OSError) as fault:
                 self.fault = fault
+        self._publish()
+
+    def _end_recording(self) -> None:
+        try:
+            self.change_recorder(None)
+        except (DeployError, ModelsError, OSError) as fault:
+            self.fault = fault
         self._publish()
 
     @property
@@ -318,7 +331,8 @@ class Performance:
         self._clock.start(self.playing.t_us)
 
     def _fail(self, fault: Exception) -> None:
-        self.fault = fault
+        if not self._is_closing:  # what the end cuts short is no problem
+            self.fault = fault
         self._is_playing = self._is_awaiting = False
         if self._recorder is not None and self.playing.faulty is self._recorder:
             try:
@@ -351,8 +365,14 @@ class Performance:
             roi=playing.roi,
             is_recording=self._recorder is not None,
             final=playing.final,
-            problem=getattr(playing.engine, "problem", None) if self.fault is None else _told(self.fault),
+            problem=self._problem(),
         )
+
+    def _problem(self) -> str | None:
+        if self.fault is not None:
+            return _told(self.fault)
+        told = (getattr(one, "problem", None) for one in (self._recorder, self.playing.engine))
+        return next((problem for problem in told if problem is not None), None)
 
     def _publish(self) -> None:
         self.position = self._seat()

@@ -5,9 +5,8 @@ from __future__ import annotations
 import copy
 import dataclasses
 import time
-from bisect import bisect_right
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,11 +16,13 @@ from spikeport.deploy.readout import count_labels, n_classes
 from spikeport.models.events import Events
 from spikeport.models.window import no_events, one_behind_other
 
+from .follow import SessionReel, begin_within, first_settings, settings_at, start_of
+from .listeners import Listener, Recorder
 from .nodes import Decimate, chain, crop, decimate, rescale
 from .reels import CameraReel, LiveReel, check_sensor
 from .settings import ViewSettings
 from .transport import KeptState, KeptStates
-from .types import Box, Engine, Position, Reel, Stretch, Window
+from .types import Box, Engine, Position, Reel, Stretch
 from .windows import Readout, Windows
 
 MAX_EVENTS = 1 << 16
@@ -29,41 +30,6 @@ MAX_EVENTS = 1 << 16
 
 _FEW_EVENTS = 1 << 10
 _SILENT_US = 500_000  # of a stretch that nobody sees: states are kept on the way
-
-
-class Listener(Protocol):
-    """What is told of a show, in its thread: each method must be quick and never wait.
-
-    Where it also has ``on_knobs(settings)`` and ``on_end(final)``, it is told of other settings, and of the class of a
-    whole reel.
-    """
-
-    def on_stretch(self, stretch: Stretch) -> None:
-        """Take a stretch."""
-
-    def on_window(self, window: Window) -> None:
-        """Take a window, told after the stretch that it ends with."""
-
-    def on_reset(self, position: Position) -> None:
-        """Take note that time jumped: another reel, or a seek."""
-
-
-class Recorder(Listener, Protocol):
-    """A listener that writes a session to a file."""
-
-    def close(self) -> None:
-        """Finish the file."""
-
-
-@runtime_checkable
-class CutReel(Protocol):
-    """A reel of a recorded session: shown by its ``knobs``, and cut where it was, it shows the same again."""
-
-    start_us: int
-    knobs: Sequence[tuple[int, Mapping[str, Any]]]
-
-    def next_cut_us(self, t_us: int) -> int | None:
-        """Return where the next recorded stretch ends."""
 
 
 class Pace(NamedTuple):
@@ -154,7 +120,7 @@ class Playing:
             raise DeviceError(f"camera: expected a board with a camera, found {self.engine.name}. Try a recording.")
         check_sensor(self.reels[index], self._size, rescale=self.settings.rescale)
         is_live = isinstance(self.reels[index], LiveReel) and index == self.index
-        start_us = self.t_us if is_live else _start_of(self.reels[index])
+        start_us = self.t_us if is_live else start_of(self.reels[index])
         self._is_broken = True
         self.engine.restart()
         if start_us:
@@ -166,9 +132,13 @@ class Playing:
         self._thin.reset()
         self._kept.clear()
         self._n_missed = getattr(self.reel, "n_missed", 0)
-        self._follow(start_us)
-        self.windows.reset(start_us)
-        self.tell_reset()
+        if self._follows:
+            self._set_knobs(first_settings(self.reel, self.settings))
+        begin_within(self.windows, start_us)
+        try:
+            self.tell_reset()
+        finally:
+            self._follow(start_us)
 
     def next_index(self) -> int | None:
         """Return which reel follows; None after the last one, unless it goes round."""
@@ -186,7 +156,7 @@ class Playing:
             ends.append(max(self.t_us, reel.reached_us))
         else:
             ends.append(self.t_us + max(1, span_us))
-        if isinstance(reel, CutReel):
+        if isinstance(reel, SessionReel):
             goal_us = min((end for end in (goal_us, reel.next_cut_us(self.t_us)) if end is not None), default=None)
         ends += [end for end in (goal_us, reel.duration_us) if end is not None]
         return min(ends)
@@ -238,7 +208,7 @@ class Playing:
         """
         if not self.can_seek:
             raise SettingError(f"seek: expected a recording, found {self._who()}, which cannot go to another time.")
-        t_us = max(_start_of(self.reel), min(int(t_us), self.reel.duration_us or 0))
+        t_us = max(start_of(self.reel), min(int(t_us), self.reel.duration_us or 0))
         self._follow(t_us)
         start_us = t_us - t_us % self.windows.knobs.interval_us
         kept = self._kept.before(start_us)
@@ -266,7 +236,7 @@ class Playing:
         Raises: SettingError for a box that does not lie in the sensor, a camera, or a recorded session.
         """
         if box is not None:
-            if self.engine.has_camera or isinstance(self.reel, CutReel):
+            if self.engine.has_camera or isinstance(self.reel, SessionReel):
                 raise SettingError(f"roi: expected a recording or a stream, found {self._who()}. Try None.")
             if len(box) != 4:
                 raise SettingError(f"roi: expected (top, bottom, left, right), found {box!r:.60}. Try None.")
@@ -286,17 +256,15 @@ class Playing:
         self.engine.watch(() if core is None else (core,))
 
     def _set_knobs(self, settings: ViewSettings) -> None:
-        self.windows.set(settings)
-        self.settings = settings
-        self.tell("on_knobs", settings)
+        if settings != self.settings:
+            self.windows.set(settings)
+            self.settings = settings
+            self.tell("on_knobs", settings)
 
     def _follow(self, t_us: int) -> None:
         """Take the settings that a recorded session had at a time."""
-        if self._follows and isinstance(self.reel, CutReel):
-            n_set = bisect_right(self.reel.knobs, t_us, key=lambda one: one[0])
-            settings = self.settings.changed(**self.reel.knobs[n_set - 1][1]) if n_set else self.settings
-            if settings != self.settings:
-                self._set_knobs(settings)
+        if self._follows:
+            self._set_knobs(settings_at(self.reel, self.settings, t_us))
 
     def tell(self, what: str, told: Any) -> None:
         """Tell all listeners; one that fails is remembered, and complained of when all are done."""
@@ -312,6 +280,15 @@ class Playing:
         if self.listeners:
             self.tell("on_reset", self._seat())
             self._complain()
+
+    def introduce(self, recorder: Recorder, position: Position) -> None:
+        """Tell a recorder where its first stretch begins, within a window that may have knobs of its own."""
+        is_changing = self.windows.open_knobs != self.windows.knobs
+        if is_changing:
+            recorder.on_knobs(self.windows.open_knobs)
+        recorder.on_reset(position)
+        if is_changing:
+            recorder.on_knobs(self.windows.knobs)
 
     def _complain(self) -> None:
         fault, self._fault = self._fault, None
@@ -351,7 +328,7 @@ class Playing:
 
     def _pass(self, events: Events) -> Events:
         """Return what the nodes let through; a session holds what they did."""
-        if isinstance(self.reel, CutReel):
+        if isinstance(self.reel, SessionReel):
             return events
         size = events.sensor_size
         fitting = (rescale(size, self._size),) if self.settings.rescale and size != self._size else ()
@@ -384,8 +361,3 @@ def _cut(events: Events, n_most: int, stop_us: int) -> int:
         return stop_us
     first, next_one = int(events.t_us[0]), int(events.t_us[n_most])
     return next_one if next_one > first else first + 1
-
-
-def _start_of(reel: Reel) -> int:
-    """Return where a reel begins: past 0 where a session was recorded from later on."""
-    return reel.start_us if isinstance(reel, CutReel) else 0

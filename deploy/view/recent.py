@@ -57,13 +57,15 @@ class _Part(NamedTuple):
 class Recent:
     """A listener that keeps the last windows, and the events since the last seek or reel as far as there is room."""
 
-    def __init__(self, classes: Sequence[str] = (), *, fade_ms: float = 50.0) -> None:
+    def __init__(self, classes: Sequence[str] = (), *, fade_ms: float = 50.0, recording: str = "") -> None:
         self._classes = tuple(classes)
+        self._recording = recording
         self._fade_us = fade_ms * 1000
         self._seen_us = _SEEN_FADES * self._fade_us
         self._n_since_reset = 0
         self._lock = threading.Lock()
         self._windows: collections.deque[Window] = collections.deque(maxlen=MAX_WINDOWS)
+        self._recordings: collections.deque[str] = collections.deque(maxlen=MAX_WINDOWS)
         self._parts: collections.deque[_Part] = collections.deque()
         self._n_events = 0
 
@@ -81,19 +83,20 @@ class Recent:
         """Keep a window."""
         with self._lock:
             self._windows.append(window)
+            self._recordings.append(self._recording)
             self._n_since_reset += 1
 
-    def on_reset(self, position: Position) -> None:  # noqa: ARG002 - a listener's method
+    def on_reset(self, position: Position) -> None:
         """Forget the events: time starts again somewhere else."""
         with self._lock:
+            self._recording = position.name
             self._parts.clear()
             self._n_events = self._n_since_reset = 0
 
     def past(self) -> Past:
         """Return what a page that comes late has missed of what is still to be seen."""
         with self._lock:
-            newest = itertools.islice(reversed(self._windows), min(self._n_since_reset, PAST_WINDOWS))
-            windows = tuple(reversed(list(newest)))
+            windows = self._since_reset(PAST_WINDOWS)
             kept: list[_Part] = []
             n_events = 0
             for part in reversed(self._parts):
@@ -110,8 +113,8 @@ class Recent:
     def windows_csv(self) -> bytes:
         """Return a table of the windows."""
         with self._lock:
-            windows = tuple(self._windows)
-        return write_windows_csv(windows, self._classes)
+            windows, recordings = tuple(self._windows), tuple(self._recordings)
+        return write_windows_csv(windows, self._classes, recordings=recordings)
 
     def activity_gif(self, start_us: int, stop_us: int) -> bytes:
         """Return the events of a span of time, as far as they are kept, as an animation.
@@ -120,12 +123,16 @@ class Recent:
         """
         with self._lock:
             kept = [one for one in self._parts if one.start_us < stop_us and one.stop_us > start_us]
-            windows = tuple(window for window in self._windows if start_us <= window.start_us < stop_us)
+            windows = tuple(one for one in self._since_reset(MAX_WINDOWS) if start_us <= one.start_us < stop_us)
         if not kept:
             raise SettingError("nothing of this time was shown. Try playing it first.")
         span_us = max(start_us, kept[0].start_us), min(stop_us, kept[-1].stop_us)
         events: Events = one_behind_other([one.events for one in kept])
         return draw_gif(events.window(*span_us), span_us, windows=windows, classes=self._classes)
+
+    def _since_reset(self, n_most: int) -> tuple[Window, ...]:
+        newest = itertools.islice(reversed(self._windows), min(self._n_since_reset, n_most))
+        return tuple(newest)[::-1]
 
 
 def _faded(events: Events, t_us: int, fade_us: float) -> NDArray[np.uint8]:

@@ -31,6 +31,7 @@ _CLOSE_S = 0.3
 _LABELS = "labels.csv"
 _COLUMNS = ("class_index", "label")
 _CLASS_FOLDER = re.compile(r"\d{1,3}")
+_CLASS_NAME = re.compile(r".*_is_(\d{1,3})")  # as `spikeport demo` names recordings
 
 
 class RecordingReel:
@@ -262,6 +263,8 @@ def _files_of(folder: Path) -> Sequence[Path]:
 def _label_of(file: Path, table: dict[str, int] | None) -> int | None:
     if table is not None:
         return table.get(file.name)
+    if named := _CLASS_NAME.fullmatch(file.stem):
+        return int(named[1])
     name = file.absolute().parent.name
     return int(name) if _CLASS_FOLDER.fullmatch(name) else None
 

@@ -15,6 +15,7 @@ from spikeport.deploy.readout import count_labels
 from spikeport.models.events import Events
 
 from . import tape
+from .follow import begin_within, first_settings, settings_at
 from .reading import Session, Take, open_session
 from .settings import ViewSettings
 from .types import CoreCounts, OutputSpikes, PowerSource, Stretch, Window
@@ -24,7 +25,7 @@ __all__ = ["ReplayEngine", "ReplayReel", "Session", "Take", "compare_marks", "op
 
 _COMPARED = ("index", "start_us", "stop_us", "n_events", "synops", "is_open")
 _DECIDED = ("winner", "label")
-_POWER_TOLERANCE = 1e-9  # sums of other stretches round otherwise
+_POWER_TOLERANCE_W = 1.5e-9  # windows tell whole nanowatts, and sums of other stretches round otherwise
 
 
 class ReplayState(NamedTuple):
@@ -38,7 +39,8 @@ class ReplayState(NamedTuple):
 class ReplayEngine:
     """A device that does what a recorded session says; ``reels`` has one reel for each take of it.
 
-    A session holds no spike maps. Counts of a recorded stretch that is cut are shared out by time, and add up.
+    A session holds no spike maps: no core is ``monitored``. Counts of a recorded stretch that is cut are shared out by
+    time, and add up.
     Law: windows, counters and classes are the recorded ones for stretches that end where the recorded windows do, and
     class counts are those of the recorded spikes for any others.
     """
@@ -46,6 +48,7 @@ class ReplayEngine:
     can_seek = True
     is_timed = False
     has_camera = False
+    monitored: frozenset[int] = frozenset()
 
     def __init__(self, session: Session, *, follows_knobs: bool = True) -> None:
         self.name = f"session of {session.facts.device}"
@@ -172,16 +175,6 @@ class ReplayReel:
         """Return where the next recorded stretch ends after a time; a show that cuts there too shows the same."""
         return self._engine.next_cut_us(self._index, t_us)
 
-    def changed_at(self, t_us: int) -> Mapping[str, Any] | None:
-        """Return the knobs that were set at a time, for the next window; None where none were."""
-        found = [knobs for at, knobs in self.knobs[1:] if at == t_us]
-        return found[-1] if found else None
-
-    def knobs_at(self, t_us: int) -> Mapping[str, Any] | None:
-        """Return the knobs to begin with at a time; None where none are followed."""
-        found = [knobs for at, knobs in self.knobs[1:] if self.start_us < at <= t_us]
-        return found[-1] if found else self.knobs[0][1] if self.knobs else None
-
 
 class _Shares:
     """The parts of recorded stretches that lie in a span of time."""
@@ -235,25 +228,18 @@ def replay_windows(session: Session, settings: ViewSettings | None = None) -> tu
     Raises: SessionFileError where the file has changed; SettingError for a default class that there is not.
     """
     engine = ReplayEngine(session, follows_knobs=settings is None)
-    return tuple(tuple(_windows(engine, reel, settings or take.knobs[0][1])) for reel, take in _pairs(engine))
-
-
-def _pairs(engine: ReplayEngine) -> Iterable[tuple[ReplayReel, Take]]:
-    return zip(engine.reels, engine.session.takes, strict=True)
+    shown = session.facts.settings if settings is None else settings
+    return tuple(tuple(_windows(engine, reel, shown)) for reel in engine.reels)
 
 
 def _windows(engine: ReplayEngine, reel: ReplayReel, settings: ViewSettings) -> Iterable[Window]:
-    windows = Windows(len(engine.session.facts.classes), settings)
-    begin_us = reel.start_us - reel.start_us % settings.interval_us
+    windows = Windows(len(engine.session.facts.classes), first_settings(reel, settings))
     engine.restart()
-    engine.advance(reel.take(0, begin_us), begin_us)
-    windows.reset(reel.start_us)
-    windows.add(engine.advance(reel.take(begin_us, reel.start_us), reel.start_us))  # the window is under way
+    engine.advance(reel.take(0, reel.start_us), reel.start_us)
+    begin_within(windows, reel.start_us)
     t_us, cut_us = reel.start_us, reel.next_cut_us(reel.start_us)
     while cut_us is not None:
-        knobs = reel.changed_at(t_us)
-        if knobs is not None:
-            windows.set(settings.changed(**knobs))
+        windows.set(settings_at(reel, settings, t_us))
         stop_us = min(windows.next_end_us, cut_us)
         yield from windows.add(engine.advance(reel.take(t_us, stop_us), stop_us))
         t_us, cut_us = stop_us, reel.next_cut_us(stop_us)
@@ -273,8 +259,6 @@ def compare_marks(session: Session, windows: Sequence[Sequence[Window]]) -> str 
         part = session.windows[bisect_right(after, take.first) : bisect_right(after, take.last)]
         recorded = [one for _, one in part if one.start_us >= take.start_us]
         replayed = [one for one in found if one.start_us >= take.start_us]
-        if take.start_us and recorded:
-            replayed = [one for one in replayed if one.start_us >= recorded[0].start_us]
         if len(replayed) == len(recorded) + 1 and replayed[-1].is_open:
             replayed.pop()
         for one, other in zip(recorded, replayed, strict=False):
@@ -295,6 +279,6 @@ def _difference(recorded: Window, replayed: Window, *, own_readout: bool) -> str
         return f"counts: expected {recorded.counts.tolist()!s:.200}, found {replayed.counts.tolist()!s:.200}"
     expected_w, found_w = recorded.power_w or {}, replayed.power_w or {}
     is_near = expected_w.keys() == found_w.keys() and all(
-        math.isclose(power, found_w[rail], rel_tol=_POWER_TOLERANCE) for rail, power in expected_w.items()
+        math.isclose(power, found_w[rail], abs_tol=_POWER_TOLERANCE_W) for rail, power in expected_w.items()
     )
     return None if is_near else f"power_w: expected {expected_w}, found {found_w}"

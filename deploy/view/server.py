@@ -339,7 +339,6 @@ def _listen(host: str, port: int) -> socket.socket:
         if listener is not None:
             listener.close()
         reason = problem.strerror or str(problem)
-        raise SettingError(
-            f"port {port} of {host} cannot be listened on: {reason}. Try --port 0 for a free one."
-        ) from problem
+        advice = "--port 0 for a free one" if port else "--host 127.0.0.1, or another address of this machine"
+        raise SettingError(f"port {port} of {host} cannot be listened on: {reason}. Try {advice}.") from problem
     return listener

@@ -48,6 +48,9 @@ PLOTS = {
 }
 """The plots of the page, and what each shows."""
 
+KNOBS = ("interval_ms", "threshold", "low", "high", "default_class")
+"""Settings that may change while a show goes on."""
+
 DEFAULT_PLOTS = (("events", "counts", "readout"), ("power", "cores", "map"))
 RAIL_NUMBERS = (3, 5)
 LOOPBACK = "127.0.0.1"
@@ -238,7 +241,7 @@ def _time_problems(settings: ViewSettings) -> list[str]:
     }
     for name, (value, least, most, advice) in times.items():
         if not _is_number(value) or not least <= float(value) <= most:  # type: ignore[arg-type]
-            found.append(f"{name}: expected {least:g} to {most:g}, found {value!r:.40}. Try {advice:g}.")
+            found.append(f"{name}: expected {least:.10g} to {most:.10g}, found {value!r:.40}. Try {advice:g}.")
     speed = settings.speed
     if speed is not None and not (_is_number(speed) and 0 < speed <= _MAX_SPEED):
         found.append(f"speed: expected a number above 0 and up to {_MAX_SPEED:g}, or None, found {speed!r:.40}. Try 1.")

@@ -11,15 +11,13 @@ from numpy.typing import NDArray
 
 from spikeport.deploy.errors import SettingError
 
+from .listeners import Listener, Recorder
 from .performing import Performance
-from .playing import Listener, Playing, Recorder
-from .settings import ViewSettings
+from .playing import Playing
+from .settings import KNOBS, ViewSettings
 from .tally import Tally
 from .types import Box, Engine, Position, Reel, Totals
 from .windows import Readout
-
-KNOBS = ("interval_ms", "threshold", "low", "high", "default_class")
-"""What ``set_knobs`` changes."""
 
 
 class Show:

@@ -29,7 +29,7 @@ from spikeport.deploy.rails import RAILS
 from spikeport.deploy.readout import n_classes
 from spikeport.deploy.types import Program
 
-from .settings import ViewSettings
+from .settings import KNOBS, ViewSettings
 from .types import CoreCounts, PowerSource, Stretch, Window
 
 FORMAT = 1
@@ -38,8 +38,6 @@ FORMAT = 1
 KIND = "spikeport session"
 FIRST = "spikeport_session.npy"
 TABLES = ("stretches", "events", "spikes", "windows", "marks")
-KNOBS = ("interval_ms", "threshold", "low", "high", "default_class")
-"""Settings that may change while a show goes on."""
 
 MAX_CHUNKS = 1 << 14
 MAX_TABLE_BYTES = 1 << 29

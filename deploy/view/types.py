@@ -179,8 +179,8 @@ class Position:
     Units: ``t_us`` of the reel's own time; ``behind_s`` is how far that is behind the speed asked for, in wall time.
     ``speed`` None: as fast as it can. ``roi`` None: the whole sensor. ``label`` is the true class, where it is known;
     ``final`` the class of the whole recording, once it was played to its end. ``has_ended``: it stands there, and
-    nothing follows; what plays has not ended. ``problem`` is what the show stopped for, or else what its device
-    complains about.
+    nothing follows; what plays has not ended. ``problem`` is what the show stopped for, or else why a recording has
+    ended by itself, or what its device complains about.
     """
 
     reel: int

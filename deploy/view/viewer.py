@@ -15,7 +15,7 @@ import numpy as np
 
 from spikeport.deploy.artifact import load_program
 from spikeport.deploy.device import EMULATOR, parse_device
-from spikeport.deploy.errors import SettingError
+from spikeport.deploy.errors import SessionFileError, SettingError
 from spikeport.deploy.types import Program
 from spikeport.models.events import Events
 
@@ -24,10 +24,10 @@ from .backlog import Audience
 from .facts import facts_of, first_watched, names_of, shown_settings
 from .icons import find_icons
 from .recent import Recent
+from .recorder import SUFFIXES, SessionRecorder
 from .reels import CameraReel, RecordingReel, check_sensor, open_input
 from .replay import ReplayEngine, open_session
 from .server import ViewServer
-from .session import SUFFIXES, SessionRecorder
 from .settings import ServeSettings, ViewSettings
 from .show import Show
 from .tape import SessionFacts, is_session, knobs_of
@@ -77,7 +77,7 @@ class Viewer:
             if readout is not None:
                 ask_readout(readout, np.zeros(len(self._names), np.int64))
             icons = find_icons(self.settings.icons, self._names)
-            audience = Audience(Recent(self._names, fade_ms=self.settings.fade_ms))
+            audience = Audience(Recent(self._names, fade_ms=self.settings.fade_ms, recording=reels[0].name))
             self.show = Show(
                 engine,
                 reels,
@@ -218,8 +218,13 @@ def _opened(
             )
         replay = ReplayEngine(open_session(program), follows_knobs=_has_default_knobs(settings))
         return replay, replay.reels, Path(program).name
-    loaded = program if isinstance(program, Program) else load_program(program)
+    loaded = program if isinstance(program, Program) else _loaded(program)
     name = str(loaded.provenance.get("network") or "program") if isinstance(program, Program) else Path(program).name
+    if isinstance(source, (str, Path)) and is_session(source):
+        raise SettingError(
+            f"input '{Path(source).name}': expected a recording, found a recorded session, which has its own program. "
+            "Try spikeport view with nothing but the session."
+        )
     if source is None:
         raise SettingError(
             f"{name}: expected an input to show it with, found none. Try --input RECORDING, or camera on a board."
@@ -238,6 +243,16 @@ def _opened(
     from .boarded import open_board_engine
 
     return open_board_engine(device, loaded, camera=isinstance(reels[0], CameraReel)), reels, name
+
+
+def _loaded(path: str | Path) -> Program:
+    place = Path(path)
+    if place.suffix == SUFFIXES[0] and place.is_file():
+        raise SessionFileError(
+            f"{place.name}: expected a program, or a recorded session, found neither. Try the program's .safetensors, "
+            "and a recording as --input."
+        )
+    return load_program(place)
 
 
 def _reels(source: Source, program: Program) -> tuple[Reel, ...]:

@@ -54,6 +54,11 @@ class Windows:
         return self._next
 
     @property
+    def open_knobs(self) -> ViewSettings:
+        """What the open window is cut and decided by."""
+        return self._open
+
+    @property
     def so_far(self) -> NDArray[np.int64]:
         """Spikes of each class since the start of the reel, those of the open window among them."""
         return frozen(self._before)
@@ -111,6 +116,7 @@ class Windows:
 
     def _begin(self) -> None:
         """Start a window, by the knobs that are due."""
+        self._open = self._next
         self._decider = _decider(self._next, self._readout)
         self._n_events = 0
         self._synops = 0
@@ -132,7 +138,9 @@ class Windows:
             self._begin()
             return problem
         seconds = self._powered_us * 1e-6
-        power = {rail: energy / seconds for rail, energy in self._energy_j.items()} if self._powered_us else None
+        # In whole nanowatts: the last bits of a sum depend on where stretches were cut, and that on the wall clock.
+        powers = {rail: round(energy / seconds, 9) for rail, energy in self._energy_j.items() if self._powered_us}
+        power = powers or None
         window = Window(
             decision.index,
             decision.start_us,
@@ -174,7 +182,7 @@ def ask_readout(readout: Readout, counts: NDArray[np.int64]) -> int | None:
     name = getattr(readout, "__name__", type(readout).__name__)
     try:
         said = readout(counts)
-    except Exception as cause:  # the user's function may raise anything
+    except (Exception, SystemExit) as cause:  # the user's function may raise anything
         raise SettingError(
             f"readout '{name}': expected a class or None for the counts {counts.tolist()!s:.80}, found "
             f"{type(cause).__name__}: {cause}. Try it on numpy.zeros({len(counts)}, int)."

@@ -145,7 +145,8 @@ function takeState(state, sentence) {
 function writeState() {
   if (body.dataset.state !== 'live') return;
   const { playing, ended, problem, behind_ms: behind } = measured.frame?.position ?? {};
-  const late = playing && behind > 500 ? `, ${(behind / 1000).toFixed(1)} s behind` : '';
+  // In whole seconds: screen readers say what changes here.
+  const late = playing && behind > 500 ? `, ${Math.round(behind / 1000)} s behind` : '';
   const rest = ended ? 'Ended' : playing === false ? 'Paused' : `Live${late}`;
   const text = !problem ? rest : rest === 'Paused' ? 'Stopped' : `${rest}, with a problem`;
   get('state').title = problem ?? '';

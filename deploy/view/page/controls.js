@@ -58,8 +58,6 @@ export class Controls {
     this.record.hidden = facts.can_record === false;
   }
 
-  setTheme() {}
-
   togglePlay() {
     return this.send({ do: this.position?.playing ? 'pause' : 'play' });
   }

@@ -62,10 +62,6 @@ export class Recent {
     this.seen += 1;
   }
 
-  clear() {
-    this.seen = 0;
-  }
-
   /** Returns the kept numbers, oldest first. */
   values() {
     const size = this.kept.length;

@@ -179,7 +179,9 @@ export class LinePlot {
     ctx.beginPath();
     ctx.rect(box.left, box.top - 2, box.right - box.left + 2, box.bottom - box.top + 3);
     ctx.clip();
-    shown.forEach((line, place) => this.drawLine(ctx, line, shown[place - 1], { x, y, first }));
+    const xs = new Float32Array(Math.max(0, this.ring.length - first));
+    for (let i = 0; i < xs.length; i += 1) xs[i] = x(this.ring.t[this.ring.at(first + i)]);
+    shown.forEach((line, place) => this.drawLine(ctx, line, shown[place - 1], { xs, y }));
     ctx.restore();
     this.drawLabels(ctx, shown, { box, x, y });
     const picked = this.drawCrosshair(ctx, { box, from, first });
@@ -239,11 +241,10 @@ export class LinePlot {
     ctx.stroke();
   }
 
-  drawLine(ctx, { index, heights }, below, { x, y, first }) {
+  drawLine(ctx, { index, heights }, below, { xs, y }) {
     const { color, dash } = seriesStyle(index);
     const n = heights.length;
     if (!n) return;
-    const xs = Float32Array.from({ length: n }, (_, i) => x(this.ring.t[this.ring.at(first + i)]));
     ctx.beginPath();
     trace(ctx, xs, heights, y);
     ctx.strokeStyle = color;

@@ -80,9 +80,12 @@ export class Readout {
 
   setFacts({ classes, icons, settings }) {
     Object.assign(this, { classes, icons: icons ?? [], knobs: settings });
-    this.icons.filter(Boolean).forEach((url) => {
-      new Image().src = url;
-    });
+    const urls = this.icons.filter(Boolean);
+    if (urls.join() !== this.loaded?.join()) {
+      this.loaded = urls;
+      // Kept, as an image that nobody holds is fetched again: nothing is to be stored.
+      this.images = urls.map((url) => Object.assign(new Image(), { src: url }));
+    }
     this.dirty = true;
   }
 

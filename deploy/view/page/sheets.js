@@ -71,8 +71,6 @@ export class Settings {
     this.writeRoi();
   }
 
-  setTheme() {}
-
   write() {
     if (!this.facts) return;
     const values = { ...this.facts.settings, ...this.look };

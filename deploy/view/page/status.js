@@ -52,8 +52,6 @@ export class StatusLine {
     add('latency', 'behind', 'From when the newest data was there until it was drawn: half and 95 % of 128 frames');
   }
 
-  setTheme() {}
-
   frame(frame) {
     const told = { synops: 0, dropped: 0 };
     for (const core of frame.cores) for (const name of Object.keys(told)) if (core[name] !== null) told[name] += 1;

@@ -32,6 +32,7 @@ class Log:
         self.stretches: list[Stretch] = []
         self.windows: list[Window] = []
         self.resets: list[Position] = []
+        self.knobs: list[ViewSettings] = []
         self.finals: list[int | None] = []
         self.is_closed = False
 
@@ -43,6 +44,9 @@ class Log:
 
     def on_reset(self, position: Position) -> None:
         self.resets.append(position)
+
+    def on_knobs(self, settings: ViewSettings) -> None:
+        self.knobs.append(settings)
 
     def on_end(self, final: int | None) -> None:
         self.finals.append(final)

@@ -15,7 +15,7 @@ from numpy.random import Generator
 
 from spikeport.deploy.rails import RAILS
 from spikeport.deploy.types import Destination, DvsConfig, Program
-from spikeport.deploy.view.session import SessionRecorder
+from spikeport.deploy.view.recorder import SessionRecorder
 from spikeport.deploy.view.settings import ViewSettings
 from spikeport.deploy.view.tally import Tally
 from spikeport.deploy.view.tape import SessionFacts

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,9 @@ from spikeport.deploy.errors import DeviceError, SettingError
 from spikeport.deploy.play import Pace
 from spikeport.deploy.rails import RAILS
 from spikeport.deploy.readout import classify, count_labels, n_classes
+from spikeport.deploy.samna_config import configure_for
 from spikeport.deploy.types import Destination, DvsConfig, Program
+from spikeport.deploy.view import boarded as boarded_module
 from spikeport.deploy.view.boarded import BoardEngine, open_board_engine
 from spikeport.deploy.view.emulated import EmulatedEngine
 from spikeport.deploy.view.reels import RecordingReel
@@ -243,6 +246,78 @@ def test_the_camera_of_a_virtual_board_is_looked_through(tmp_path: Path, monkeyp
         assert engine.final_class() == classify(whole, program)
     finally:
         engine.close()
+
+
+def test_a_board_that_stands_at_its_start_is_not_started_again(
+    engine: BoardEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[int] = []
+    restart = engine._live.restart
+
+    def counted() -> None:
+        started.append(1)
+        restart()
+
+    monkeypatch.setattr(engine._live, "restart", counted)
+    monkeypatch.setattr(boarded_module, "_FRESH_S", 0.0)
+    engine.restart()
+    (first, stop_us), *_ = cut(small_events(), 20_000)
+    once = engine.advance(first, stop_us)
+    assert not started
+    engine.restart()
+    assert len(started) == 1
+    assert engine.advance(first, stop_us).same(dataclasses.replace(once, power_w=engine._power_w))
+    assert len(started) == 1
+
+
+def test_a_camera_that_nobody_looked_through_for_a_while_begins_with_what_it_sees_then(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    program, scene = sighted()
+    made: list[bool] = []
+
+    def counted(*given: Any, **options: Any) -> Any:
+        made.append(options["sensor"])
+        return configure_for(*given, **options)
+
+    monkeypatch.setattr(devkit_module, "configure_for", counted)
+    monkeypatch.setattr(boarded_module, "_FRESH_S", 0.0)
+    board = open_board("speck2fdevkit:0", virtual.driver(["speck2fdevkit"], camera=scene), pace=QUICK)
+    engine = BoardEngine(board, program, camera=True)
+    try:
+        stretch = engine.advance(no_events((128, 128)), 50_000)
+        assert stretch.n_left_out == 0
+        n_seen = len(stretch.events)
+        assert n_seen
+        assert (stretch.events.x == scene.x[:n_seen]).all()
+    finally:
+        engine.close()
+    assert sorted(made) == [False, True]
+
+
+def test_a_restart_is_interrupted_where_the_board_is_closed(engine: BoardEngine) -> None:
+    play(engine, small_events())
+    engine.interrupt()
+    with pytest.raises(DeviceError, match=r"it is being closed\. Try opening it again"):
+        engine.restart()
+
+
+def test_a_board_that_does_not_end_is_not_waited_for(engine: BoardEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    ended, waited = threading.Event(), threading.Event()
+    close = engine._board.close
+
+    def slow_close() -> None:
+        ended.wait(10)
+        close()
+        waited.set()
+
+    monkeypatch.setattr(boarded_module, "_CLOSE_S", 0.02)
+    monkeypatch.setattr(engine._board, "close", slow_close)
+    engine.close()
+    engine.close()
+    assert not waited.is_set()
+    ended.set()
+    assert waited.wait(10)
 
 
 @pytest.mark.parametrize("camera", [True, False])

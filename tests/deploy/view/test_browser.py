@@ -306,7 +306,7 @@ def test_a_session_recorded_from_the_page_plays_again_with_the_same_counters(
 def test_what_the_page_exports_is_what_was_shown(browser: Browser, small: Program) -> None:
     with looking(browser, small, recording(), settings=ViewSettings(speed=None)) as look:
         look.until("data.ended === 'true'")
-        for button, start in (("#png", b"\x89PNG"), ("#csv", b"index,start_us,stop_us"), ("#gif", b"GIF89a")):
+        for button, start in (("#png", b"\x89PNG"), ("#csv", b"recording,index,start_us,stop_us"), ("#gif", b"GIF89a")):
             look.page.click("button[popovertarget=exports]")
             with look.page.expect_download() as coming:
                 look.page.click(button)

@@ -1,4 +1,4 @@
-"""Gauges: power is that of the estimate, load that of the busiest core or of a limit."""
+"""Gauges: power is that of the estimate, and a sum is known where all of it is."""
 
 from __future__ import annotations
 
@@ -12,13 +12,11 @@ from hypothesis import strategies as st
 from spikeport.convert.power import estimate_power, rail_power
 from spikeport.convert.profiles import PowerProfile
 from spikeport.convert.published import PROFILES
-from spikeport.deploy.chips import chip
 from spikeport.deploy.compare import count_traffic
 from spikeport.deploy.emulator import Emulator
 from spikeport.deploy.errors import SettingError
-from spikeport.deploy.rails import RAILS
 from spikeport.deploy.types import Recording
-from spikeport.deploy.view.gauges import load_of, power_of, rails_shown, sum_told
+from spikeport.deploy.view.gauges import power_of, sum_told
 from spikeport.deploy.view.types import CoreCounts
 from tests.deploy.programs import random_case
 
@@ -88,45 +86,6 @@ def test_another_slow_clock_than_the_program_s_is_charged_for() -> None:
     assert still is not None
     assert ticking is not None
     assert ticking["logic"] > still["logic"]
-
-
-@settings(max_examples=60, deadline=None)
-@given(
-    st.dictionaries(st.integers(0, 8), st.none() | st.integers(0, 10**9), max_size=9),
-    st.none() | st.floats(1.0, 1e9),
-    st.integers(0, 10**6),
-)
-def test_load_is_relative_to_the_limit_or_to_the_busiest_core(
-    synops: dict[int, int | None], limit: float | None, span_us: int
-) -> None:
-    program = random_case(1).program
-    cores = {core: CoreCounts(None, None, n, None) for core, n in synops.items()}
-    found = load_of(cores, program, span_us=span_us, limit=limit)
-    known = {core: n / chip(program.chip).core(core).throughput for core, n in synops.items() if n is not None}
-    assert found.keys() == synops.keys()
-    assert all((found[core] is None) == (n is None) for core, n in synops.items())
-    for core, n in known.items():
-        if limit is None:
-            assert found[core] == pytest.approx(n / max(max(known.values()), 1e-9))
-        else:
-            assert found[core] == (pytest.approx(n / (span_us * 1e-6) / limit) if span_us else 0.0)
-    if limit is None and any(known.values()):
-        assert max(load for load in found.values() if load is not None) == 1.0
-
-
-@pytest.mark.parametrize("limit", [0.0, -1.0, float("inf"), float("nan")])
-def test_a_limit_that_is_none_is_refused(limit: float) -> None:
-    with pytest.raises(SettingError, match="more than 0 synops per second"):
-        load_of({}, random_case(1).program, limit=limit)
-
-
-def test_rails_are_three_or_all_five() -> None:
-    assert rails_shown(3) == ("io", "logic", "ram")
-    assert rails_shown(5)[:3] == rails_shown(3)
-    assert sorted(rails_shown(5)) == sorted(RAILS) == sorted(rail.name for rail in PROFILES["speck2f"].rails)
-    for items in (0, 4, 6):
-        with pytest.raises(SettingError, match=f"expected 3 .* or 5 .*found {items}"):
-            rails_shown(items)
 
 
 def test_kinds_left_out_are_those_not_counted() -> None:

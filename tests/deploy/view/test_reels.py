@@ -81,7 +81,8 @@ def test_folders_tell_labels_and_hold_one_recording_at_a_time(tmp_path: Path, mo
     plain = tmp_path / "plain"
     plain.mkdir()
     write_events(make_events(), plain / "a.npz")
-    assert [reel.label for reel in open_reels(plain)] == [None]
+    write_events(make_events(), plain / "b_is_4.npz")  # as the demo names them
+    assert [reel.label for reel in open_reels(plain)] == [None, 4]
 
 
 def test_what_is_no_recording_is_refused_by_name(tmp_path: Path) -> None:

@@ -15,13 +15,15 @@ from spikeport.deploy.errors import RecordingError
 from spikeport.deploy.readout import count_labels
 from spikeport.deploy.view import tape
 from spikeport.deploy.view.emulated import EmulatedEngine
+from spikeport.deploy.view.facts import first_watched
+from spikeport.deploy.view.follow import first_settings, settings_at
+from spikeport.deploy.view.recorder import SessionRecorder
 from spikeport.deploy.view.reels import RecordingReel
 from spikeport.deploy.view.replay import ReplayEngine, compare_marks, open_session, replay_windows
-from spikeport.deploy.view.session import SessionRecorder
 from spikeport.deploy.view.settings import ViewSettings
 from spikeport.deploy.view.show import Show
 from spikeport.deploy.view.tally import Tally
-from spikeport.deploy.view.types import Position, Stretch, Window
+from spikeport.deploy.view.types import Position, Stretch, Totals, Window
 from spikeport.deploy.view.windows import Windows
 
 from ..programs import random_events  # noqa: TID252
@@ -129,16 +131,13 @@ def test_knobs_are_told_at_their_times_unless_they_are_not_to_be_followed(tmp_pa
         takes = [(take, reel) for take, reel in zip(session.takes, ReplayEngine(session).reels, strict=True)]
         assert any(len(take.knobs) > 1 for take, _ in takes)
         for take, reel in takes:
-            found: dict[int, Any] = {}
-            t_us: int | None = reel.start_us
-            while t_us is not None:
-                found |= {t_us: reel.changed_at(t_us)} if reel.changed_at(t_us) else {}
-                t_us = reel.next_cut_us(t_us)
-            assert found == {at: tape.knobs_of(knobs) for at, knobs in take.knobs[1:]}
-            assert reel.knobs_at(0) == reel.knobs_at(take.start_us) == tape.knobs_of(take.knobs[0][1])
-            assert reel.knobs_at(take.stop_us) == tape.knobs_of(take.knobs[-1][1])
+            assert first_settings(reel, ViewSettings()) == ViewSettings().changed(**reel.knobs[0][1])
+            for t_us in range(take.start_us, take.stop_us, 100):
+                expected = [knobs for at, knobs in take.knobs if at <= t_us][-1]
+                assert tape.knobs_of(settings_at(reel, ViewSettings(), t_us)) == tape.knobs_of(expected)
+        other = ViewSettings(interval_ms=9.0)
         free = ReplayEngine(session, follows_knobs=False).reels
-        assert all(reel.knobs_at(9) is None and reel.changed_at(reel.start_us) is None for reel in free)
+        assert all(settings_at(reel, other, 10**6) == first_settings(reel, other) == other for reel in free)
 
 
 def test_an_engine_of_a_session_says_what_it_is(tmp_path: Path) -> None:
@@ -149,6 +148,7 @@ def test_an_engine_of_a_session_says_what_it_is(tmp_path: Path) -> None:
     assert engine.can_seek
     assert not engine.is_timed
     assert not engine.has_camera
+    assert first_watched(engine) is None  # it holds no maps
     engine.watch([2])
     stretch = engine.advance(engine.reels[0].take(0, 500), 500, speed=2.0)
     assert stretch.maps == {}
@@ -233,39 +233,57 @@ def test_a_session_of_the_emulator_plays_through_a_show_as_it_was_shown(step_ms:
         again.close()
 
 
-@pytest.mark.parametrize("seed", [0, 1, 2, 3])
-def test_seeks_and_knobs_of_a_show_are_taken_up_again(seed: int, tmp_path: Path) -> None:
-    rng = np.random.default_rng(seed)
-    knobs = FACTS.settings.changed(interval_ms=5.0, step_ms=3.3)
-    show: Show
+@pytest.mark.parametrize("seeds", [range(4), pytest.param(range(4, 40), marks=pytest.mark.slow)])
+def test_a_session_of_any_show_plays_as_it_was_shown(seeds: range, tmp_path: Path) -> None:
+    """Recordings that begin anywhere, seeks and knobs at any time: as they were shown, counted again and played."""
+    n_takes = n_within = 0
+    for seed in seeds:
+        rng, path = np.random.default_rng(seed), tmp_path / f"{seed}.npz"
+        totals = wild_show(rng, path)
+        with open_session(path) as session:
+            assert compare_marks(session, replay_windows(session)) is None, seed
+            engine, tally = ReplayEngine(session), Tally()
+            again = Show(
+                engine, engine.reels, settings=session.facts.settings.changed(step_ms=float(rng.integers(1, 40)))
+            )
+            again.add_listener(tally)
+            windows, _ = played(again)
+            assert compare_marks(session, windows) is None, seed
+            again.close()
+            without = {"n_windows": 0, "n_decided": 0}  # a seek leaves out the rest of a window
+            assert dataclasses.replace(tally.totals, **without) == dataclasses.replace(totals, **without), seed
+            n_takes += len(session.takes)
+            n_within += sum(len(take.knobs) > 1 and take.knobs[1][0] == take.start_us for take in session.takes)
+    assert n_takes > 2 * len(seeds)
+    assert n_within > len(seeds) // 4  # knobs that were changed in the window in which a take begins
+
+
+def wild_show(rng: np.random.Generator, path: Path) -> Totals:
+    """Record a show of two recordings that is stepped, sought in and has its knobs changed; return what it counted."""
+    reels = [RecordingReel(random_events(rng, (2, *SENSOR), 120), name) for name in ("one", "two")]
+    wished = FACTS.settings.changed(interval_ms=5.0, step_ms=3.3)
+
+    def change_knobs() -> None:
+        show.set_knobs(interval_ms=float(rng.integers(1, 9)), threshold=int(rng.integers(1, 4)))
 
     def recorder(path: Path) -> SessionRecorder:
         return SessionRecorder(path, PROGRAM, dataclasses.replace(FACTS, settings=show.settings))
 
-    reel = RecordingReel(random_events(rng, (2, *SENSOR), 300), "one")
-    show, tally = Show(EmulatedEngine(PROGRAM), [reel], settings=knobs, recorder=recorder), Tally()
-    for _ in range(seed):
+    show, tally = Show(EmulatedEngine(PROGRAM), reels, settings=wished, recorder=recorder), Tally()
+    for _ in range(int(rng.integers(0, 3))):
         show.step()
-    show.record(tmp_path / "a.npz")
+    if rng.random() < 0.5:
+        change_knobs()
+    show.record(path)
     show.add_listener(tally)
-    for number in range(40):
+    while not (show.position().has_ended and show.position().reel == 1):
         show.step()
-        if number % 7 == 3:
-            show.seek(int(rng.integers(0, 100_000)))
-        if number % 4 == 3:
-            show.set_knobs(interval_ms=float(rng.integers(1, 9)), threshold=int(rng.integers(1, 4)))
-    show.record(None)
+        if rng.random() < 0.1:
+            show.seek(int(rng.integers(0, show.position().duration_us or 0)))
+        if rng.random() < 0.1:
+            change_knobs()
     show.close()
-    with open_session(tmp_path / "a.npz") as session:
-        assert len(session.takes) >= 6
-        windows = replay_windows(session)
-        assert compare_marks(session, windows) is None
-        engine, again = ReplayEngine(session), Tally()
-        for reel_again in engine.reels:
-            engine.restart()
-            again.on_stretch(engine.advance(reel_again.take(0, reel_again.duration_us), reel_again.duration_us))
-        without = {"n_windows": 0, "n_decided": 0}
-        assert again.totals == dataclasses.replace(tally.totals, **without)
+    return tally.totals
 
 
 class Seen:

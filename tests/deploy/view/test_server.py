@@ -241,6 +241,13 @@ def test_tokens_and_hosts_of_a_socket(stand: Stand) -> None:
         assert b"content-security-policy: " in answer.lower()
 
 
+def test_a_refused_page_is_nothing_to_tell_the_terminal(stand: Stand, caplog: pytest.LogCaptureFixture) -> None:
+    assert refused(stand.server, origin="http://elsewhere.example") == 403
+    with ViewServer(FakeShow(), FACTS, ServeSettings(max_viewers=1)) as server, open_socket(server):
+        assert refused(server) == 503
+    assert [record.getMessage() for record in caplog.records] == []
+
+
 def test_more_pages_than_may_are_refused_until_one_goes() -> None:
     show = FakeShow()
     with ViewServer(show, FACTS, ServeSettings(max_viewers=2)) as server, open_socket(server):

@@ -21,10 +21,10 @@ from hypothesis import strategies as st
 
 from spikeport.deploy.artifact import program_hash
 from spikeport.deploy.errors import RecordingError
-from spikeport.deploy.view import session as session_module
+from spikeport.deploy.view import recorder as recorder_module
 from spikeport.deploy.view import tape
 from spikeport.deploy.view.reading import Session, open_session
-from spikeport.deploy.view.session import SessionRecorder
+from spikeport.deploy.view.recorder import SessionRecorder
 from spikeport.deploy.view.settings import ViewSettings
 from spikeport.deploy.view.types import CoreCounts, Stretch, Window
 from spikeport.models.errors import TargetError
@@ -93,7 +93,7 @@ def test_a_long_show_goes_into_chunks(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     stretches = [random_stretch(rng, t_us, t_us + 50, KNOWN) for t_us in range(0, 60_000, 50)]
     with (
-        mock.patch("spikeport.deploy.view.session._CHUNK_EVENTS", 500),
+        mock.patch("spikeport.deploy.view.recorder._CHUNK_EVENTS", 500),
         SessionRecorder(tmp_path / "long.npz", PROGRAM, FACTS) as recorder,
     ):
         for stretch in stretches:
@@ -165,12 +165,12 @@ def test_a_process_that_ends_without_closing_leaves_the_file_before_as_it_was(en
 import os, time
 from pathlib import Path
 import numpy as np
-import spikeport.deploy.view.session as session
+import spikeport.deploy.view.recorder as recorder_module
 from spikeport.deploy.view.reading import open_session
 from spikeport.deploy.view.types import Stretch
-session._CHUNK_ITEMS = 1
+recorder_module._CHUNK_ITEMS = 1
 opened = open_session("a.npz")
-recorder = session.SessionRecorder("a.npz", opened.program, opened.facts)
+recorder = recorder_module.SessionRecorder("a.npz", opened.program, opened.facts)
 for t_us in range(100):
     recorder.on_stretch(Stretch(t_us, t_us + 1, opened.events(0, 0), opened.spikes(0, 0), {{}}, {{}}))
 assert len(list(Path().iterdir())) == 2
@@ -185,8 +185,8 @@ assert len(list(Path().iterdir())) == 2
 
 def test_a_full_disk_ends_the_recording_but_not_the_show(tmp_path: Path) -> None:
     with (
-        mock.patch("spikeport.deploy.view.session._CHUNK_ITEMS", 4),
-        mock.patch("spikeport.deploy.view.session._add", side_effect=OSError(28, "No space left on device")),
+        mock.patch("spikeport.deploy.view.recorder._CHUNK_ITEMS", 4),
+        mock.patch("spikeport.deploy.view.recorder._add", side_effect=OSError(28, "No space left on device")),
     ):
         recorder = SessionRecorder(tmp_path / "a.npz", PROGRAM, FACTS)
         play(0, recorder)
@@ -197,7 +197,7 @@ def test_a_full_disk_ends_the_recording_but_not_the_show(tmp_path: Path) -> None
 
 
 def test_a_slow_disk_is_waited_for_and_nothing_is_lost(tmp_path: Path) -> None:
-    go, add = threading.Event(), session_module._add
+    go, add = threading.Event(), recorder_module._add
 
     def slow(*args: Any) -> None:
         go.wait(10)
@@ -206,8 +206,8 @@ def test_a_slow_disk_is_waited_for_and_nothing_is_lost(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     stretches = [random_stretch(rng, t_us, t_us + 50, KNOWN) for t_us in range(0, 1000, 50)]
     with (
-        mock.patch("spikeport.deploy.view.session._CHUNK_ITEMS", 2),
-        mock.patch("spikeport.deploy.view.session._add", slow),
+        mock.patch("spikeport.deploy.view.recorder._CHUNK_ITEMS", 2),
+        mock.patch("spikeport.deploy.view.recorder._add", slow),
     ):
         recorder = SessionRecorder(tmp_path / "a.npz", PROGRAM, FACTS)
 
@@ -227,7 +227,7 @@ def test_a_slow_disk_is_waited_for_and_nothing_is_lost(tmp_path: Path) -> None:
 
 
 def test_a_recording_as_long_as_may_be_read_is_finished_as_it_is(tmp_path: Path) -> None:
-    with mock.patch.object(tape, "MAX_CHUNKS", 4), mock.patch("spikeport.deploy.view.session._CHUNK_ITEMS", 3):
+    with mock.patch.object(tape, "MAX_CHUNKS", 4), mock.patch("spikeport.deploy.view.recorder._CHUNK_ITEMS", 3):
         recorder = SessionRecorder(tmp_path / "a.npz", PROGRAM, FACTS)
         play(0, recorder)
         recorder.close()

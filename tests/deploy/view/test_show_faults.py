@@ -176,6 +176,57 @@ class StuckEngine(EmulatedEngine):
         self.is_closed.set()
 
 
+class HungEngine(StuckEngine):
+    """An emulator that waits until it is interrupted, or not even then."""
+
+    def __init__(self, program: Any, *, ends: bool) -> None:
+        super().__init__(program)
+        self.waits, self.ends = threading.Event(), ends
+
+    def advance(self, events: Events, stop_us: int, *, speed: float | None = None) -> Stretch:
+        self.waits.set()
+        return super().advance(events, stop_us, speed=speed)
+
+    def interrupt(self) -> None:
+        if self.ends:
+            self.is_closed.set()
+
+    def close(self) -> None:
+        pass
+
+
+class Notes(Log):
+    """A recorder that notes whether it was closed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.n_closed = 0
+
+    def close(self) -> None:
+        self.n_closed += 1
+
+
+@pytest.mark.parametrize("ends", [True, False])
+def test_what_the_end_cuts_short_is_no_problem_and_what_was_recorded_is_kept(
+    ends: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("spikeport.deploy.view.performing._CLOSE_S", WAIT_S if ends else 0.02)
+    case, notes = classed_case(29), Notes()
+    engine = HungEngine(case.program, ends=ends)
+    reels = [RecordingReel(case.events)]
+    show = Show(engine, reels, settings=ViewSettings(speed=None), recorder=lambda _: notes)
+    show.record("session.npz")
+    show.start()
+    show.play()
+    assert engine.waits.wait(WAIT_S)
+    show.close()
+    assert notes.n_closed == 1
+    assert not show.position().is_recording
+    engine.is_closed.set()
+    assert show.wait(WAIT_S)
+    assert (show.fault, notes.n_closed) == (None, 1)
+
+
 @pytest.mark.parametrize("how", ["paused", "playing", "slow", "stepping", "seeking"])
 def test_close_ends_the_thread_and_whatever_waits_for_it(how: str) -> None:
     case = classed_case(29)

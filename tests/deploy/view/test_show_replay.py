@@ -10,8 +10,8 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from spikeport.deploy.view.recorder import SessionRecorder
 from spikeport.deploy.view.replay import ReplayEngine, open_session
-from spikeport.deploy.view.session import SessionRecorder
 from spikeport.deploy.view.settings import ViewSettings
 from spikeport.deploy.view.show import Show
 from tests.deploy.programs import Case, random_events

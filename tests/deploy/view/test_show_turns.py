@@ -157,6 +157,21 @@ def test_what_a_device_complains_about_is_told_and_nothing_stops() -> None:
     show.close()
 
 
+def test_a_recording_that_ends_by_itself_is_told_and_nothing_stops() -> None:
+    case = classed_case(31)
+    recorder = Log()
+    show, _ = open_show(case, recorder=lambda path: recorder)
+    show.record("any")
+    assert show.position().problem is None
+    recorder.problem = "any: No space left on device"  # type: ignore[attr-defined]
+    play_out(show)
+    assert show.position().problem == recorder.problem  # type: ignore[attr-defined]
+    assert (show.position().has_ended, show.fault) == (True, None)
+    show.record(None)
+    assert show.position().problem is None
+    show.close()
+
+
 def test_the_page_is_told_which_cores_a_device_monitors() -> None:
     case = classed_case(31)
     engine = EmulatedEngine(case.program, case.slow_clock_hz or 0)

@@ -130,7 +130,7 @@ def test_what_was_shown_can_be_had_as_a_table_and_an_animation(program: Program,
     with played(program, events, settings=FAST) as viewer:
         status, table = get(viewer, "export/windows.csv")
         assert status == 200
-        assert [line.split(",")[1:3] for line in table.decode().splitlines()[1:]] == [
+        assert [line.split(",")[2:4] for line in table.decode().splitlines()[1:]] == [
             ["0", "100000"],
             ["100000", "200000"],
             ["200000", str(int(events.t_us[-1]) + 1)],

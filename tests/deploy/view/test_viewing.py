@@ -35,6 +35,8 @@ def beyond(counts):
     return 99
 def broken(counts):
     return 1 / 0
+def leaving(counts):
+    raise SystemExit(0)
 def later(counts):
     assert not counts.any(), "spikes"
 number = 3
@@ -59,6 +61,8 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "damaged.safetensors").write_bytes(b"no program")
     (folder / "view.toml").write_text('[view]\nonce = true\nopen = false\nnames = ["x", "y", "z"]\njson = true\n')
     (folder / "odd.toml").write_text("[view]\npower-items = 4\n")
+    (folder / "round.toml").write_text("[view]\nloop = true\nonce = true\n")
+    (folder / "clock.toml").write_text("[view]\nslow-clock-hz = 1000.0\n")
     return folder
 
 
@@ -76,7 +80,7 @@ def taken() -> Iterator[str]:
 REFUSED: dict[str, tuple[tuple[str, ...], int, str]] = {
     "no program": (("none.safetensors", "--input", "many/0.npz"), 6, "none.safetensors: expected"),
     "not a program": (("damaged.safetensors", "--input", "many/0.npz"), 6, "damaged.safetensors"),
-    "a recording for a program": (("many/0.npz", "--input", "many/0.npz"), 6, "0.npz"),
+    "a recording for a program": (("many/0.npz",), 6, "0.npz: expected a program, or a recorded session"),
     "no input": ((PROGRAM,), 2, "expected an input to show it with, found none"),
     "no recording": ((PROGRAM, "--input", "none.npz"), 6, "none.npz"),
     "an empty folder": ((PROGRAM, "--input", "empty"), 2, "folder 'empty': expected recordings"),
@@ -102,6 +106,7 @@ REFUSED: dict[str, tuple[tuple[str, ...], int, str]] = {
         "readout 'wrong': expected one of the 3 classes",
     ),
     "readout beyond": ((*ONE, "--readout", "readouts.py:beyond"), 2, "readout 'beyond': expected one of the 3 classes"),
+    "readout that leaves": ((*ONE, "--readout", "readouts.py:leaving"), 2, "SystemExit"),
     "broken readout": ((*ONE, "--readout", "readouts.py:broken"), 2, "ZeroDivisionError"),
     "host without meaning": ((*ONE, "--host", "not a host"), 2, "host: expected an address"),
     "every interface": ((*ONE, "--host", "0.0.0.0"), 2, "expected the names that the page is reached by"),  # noqa: S104
@@ -140,6 +145,12 @@ def test_a_value_in_a_file_is_refused_as_one_of_the_command_line(home: Path) -> 
     done = spikeport("--config", "odd.toml", "view", *ONE, cwd=home)
     assert done.returncode == 2
     assert "power_items: expected 3 or 5 rails, found 4" in done.stderr
+
+
+def test_a_show_that_goes_round_has_no_end(home: Path) -> None:
+    done = spikeport("--config", "round.toml", "view", *ONE, cwd=home)
+    assert done.returncode == 2
+    assert "once: expected recordings that end, found loop" in done.stderr
 
 
 def test_the_help_has_15_options_and_the_rest_is_in_the_docs(home: Path) -> None:
@@ -181,6 +192,12 @@ def test_a_recorded_session_plays_as_what_it_was(home: Path) -> None:
         assert done.returncode == 0, done.stderr
         totals.append(json.loads(done.stdout.splitlines()[-1])["totals"])
     assert {**totals[0], "n_decided": 0} == {**totals[1], "n_decided": 0}
+    for arguments, sentence in (
+        (("view", PROGRAM, "--input", "once.npz"), "input 'once.npz': expected a recording, found a recorded session"),
+        (("--config", "clock.toml", "view", "once.npz"), "--slow-clock-hz: expected a program, found 'once.npz'"),
+    ):
+        done = spikeport(*arguments, *options, cwd=home)
+        assert (done.returncode, sentence in done.stderr) == (2, True), done.stderr
     beside = spikeport("view", "once.npz", "--input", "many", *options, cwd=home)
     assert (beside.returncode, "expected nothing but the recorded session" in beside.stderr) == (2, True)
     (home / "hurt.npz").write_bytes((home / "once.npz").read_bytes()[:-100])
@@ -213,9 +230,10 @@ def test_it_ends_after_a_while_and_says_so_to_people(home: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[0].startswith("http://127.0.0.1:")
     assert "events into the program" in done.stdout
+    assert "The page is at this URL for 0.2 s, or until Ctrl-C." in done.stderr
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 @pytest.mark.slow
 @pytest.mark.timeout(60)
 def test_a_signal_ends_it_within_two_seconds_with_its_totals(home: Path, number: signal.Signals) -> None:

@@ -108,6 +108,18 @@ def test_a_long_silence_gives_every_window_once() -> None:
     assert windows.finish() == ()
 
 
+@given(CUTS)
+@settings(max_examples=20, deadline=None)
+def test_power_is_equal_to_the_last_bit_however_stretches_are_cut(cuts: list[int]) -> None:
+    def powers(at: list[int]) -> list[object]:
+        windows = Windows(N, ViewSettings(interval_ms=9.0))
+        ends = sorted({0, 9_000, *at})
+        pieces = [take(1, *span, power_w=0.1 / 3) for span in itertools.pairwise(ends)]
+        return [window.power_w for piece in pieces for window in windows.add(piece)]
+
+    assert powers(cuts) == powers([]) == [{"io": 0.033333333}]
+
+
 def test_power_is_the_mean_over_the_time_that_has_any_and_unknown_synops_stay_unknown() -> None:
     windows = Windows(N, KNOBS)
     windows.add(take(0, 0, 100, power_w=2.0))

@@ -1,4 +1,4 @@
-"""A show to a file, while it goes on."""
+"""The recorder of a session: a listener that writes a show to a file while it goes on."""
 
 from __future__ import annotations
 
