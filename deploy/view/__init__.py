@@ -10,6 +10,7 @@ from spikeport.models.front import open_front as _open_front
 if TYPE_CHECKING:
     from .boarded import BoardEngine
     from .emulated import EmulatedEngine
+    from .export import Look, draw_gif, draw_png, write_windows_csv
     from .nodes import (
         Collection,
         Counts,
@@ -41,6 +42,7 @@ __all__ = [
     "Decision",
     "EmulatedEngine",
     "Engine",
+    "Look",
     "OutputSpikes",
     "Position",
     "RecordingReel",
@@ -61,12 +63,15 @@ __all__ = [
     "count",
     "crop",
     "decimate",
+    "draw_gif",
+    "draw_png",
     "majority",
     "open_session",
     "output_spikes",
     "replay_windows",
     "rescale",
     "view",
+    "write_windows_csv",
 ]
 
 _open_front(__name__)

@@ -196,9 +196,12 @@ def test_a_port_is_served_once(program: Program, events: Events) -> None:
             other.start()
 
 
-def test_every_piece_of_python_in_the_docs_runs(program: Program, events: Events, tmp_path: Path) -> None:
+def test_every_piece_of_python_in_the_docs_runs(
+    program: Program, events: Events, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # two of its lines write files
     blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
-    assert len(blocks) == 3
+    assert len(blocks) == 4
     said = io.StringIO()
     with contextlib.redirect_stdout(said):
         for number, block in enumerate(blocks):
@@ -209,3 +212,5 @@ def test_every_piece_of_python_in_the_docs_runs(program: Program, events: Events
                 assert found["cautious"](np.array([5, 2, 1])) == 0
                 assert found["cautious"](np.array([5, 4, 1])) is None
     assert "Totals(" in said.getvalue()
+    assert (tmp_path / "moment.png").read_bytes().startswith(b"\x89PNG")
+    assert (tmp_path / "activity.gif").read_bytes().startswith(b"GIF8")
