@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 SIZE = 96
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
-FOLDER = Path(__file__).parent / "icons"
+FOLDER = Path(__file__).parent / "drawn"
 
 _SCALE = 8  # drawn this many times larger, for smooth edges
 _BODY = (79, 134, 232, 255)  # both at least 3 to 1 against white and against a near black
